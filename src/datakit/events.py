@@ -1,0 +1,152 @@
+"""What datakit did, as frozen records handed to whoever subscribed.
+
+    unsubscribe = events.subscribe(print)
+
+A subscriber is called in the thread or task where the event happened and must not block. One
+that raises harms nobody: its first failure is logged, the others are ignored. While nobody
+subscribes, no record is made. Durations are seconds; no record holds a secret or a cached value.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all records."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled(Event):
+    """An attempt failed and another follows after `delay`."""
+
+    operation: str
+    attempt: int
+    verdict: str
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryGaveUp(Event):
+    """An operation failed for good."""
+
+    operation: str
+    attempts: int
+    verdict: str
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRetried(Event):
+    """A transaction's body is about to run again."""
+
+    attempt: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitUnknown(Event):
+    """The link was lost during COMMIT."""
+
+    rerun: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionMoved(Event):
+    """A pooled connection was replaced since its name points elsewhere now."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameResolved(Event):
+    """A DNS query was answered over the network."""
+
+    name: str
+    rdtype: str
+    records: tuple[str, ...]
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class StaleServed(Event):
+    """No DNS server answered, so the last known records were used past their TTL."""
+
+    name: str
+    rdtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUnavailable(Event):
+    """A cache operation failed and the work went on without the cache."""
+
+    operation: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheValueRejected(Event):
+    """A stored value could not be read and counts as a miss."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overloaded(Event):
+    """A bulkhead turned a call away."""
+
+    limit: int
+    waited: float
+
+
+Subscriber = Callable[[Event], None]
+
+_lock = Lock()
+_subscribers: tuple[Subscriber, ...] = ()
+_reported: set[int] = set()
+
+
+def subscribe(fn: Subscriber) -> Callable[[], None]:
+    """Call `fn(event)` for every event from now on; return the function that ends it."""
+    global _subscribers
+    with _lock:
+        _subscribers = (*_subscribers, fn)
+
+    def unsubscribe() -> None:
+        global _subscribers
+        with _lock:
+            rest = list(_subscribers)
+            if fn in rest:
+                rest.remove(fn)
+            _subscribers = tuple(rest)
+            _reported.discard(id(fn))
+
+    return unsubscribe
+
+
+def emit(kind: Callable[P, Event], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Hand `kind(*args, **kwargs)` to the subscribers; without one, make no record."""
+    subscribers = _subscribers
+    if not subscribers:
+        return
+    event = kind(*args, **kwargs)
+    for fn in subscribers:
+        try:
+            fn(event)
+        except Exception:  # noqa: BLE001 - a subscriber is foreign code and must harm nobody
+            _report(fn)
+
+
+def _report(fn: Subscriber) -> None:
+    with _lock:
+        first = id(fn) not in _reported
+        _reported.add(id(fn))
+    if first:
+        logging.getLogger("datakit.events").exception("event subscriber %r failed", fn)
