@@ -1,6 +1,5 @@
 """Time and randomness, injected everywhere so that tests can replace both."""
 
-import asyncio
 import time
 from random import SystemRandom
 from typing import Protocol
@@ -30,7 +29,12 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
     sleep = staticmethod(time.sleep)
-    asleep = staticmethod(asyncio.sleep)
+
+    async def asleep(self, seconds: float, /) -> None:
+        """Suspend the calling task."""
+        import asyncio  # loaded already wherever there is a task
+
+        await asyncio.sleep(seconds)
 
 
 SYSTEM_CLOCK: Clock = SystemClock()

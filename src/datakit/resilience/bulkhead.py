@@ -1,6 +1,5 @@
 """At most n at once, shared by threads and asyncio tasks; the others wait in order, bounded."""
 
-import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from threading import Event, Lock
@@ -87,6 +86,8 @@ class Bulkhead:
             OverloadError: none came free in time, or too many wait already.
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
+        import asyncio  # loaded already wherever there is a task
+
         timeout = deadline.bound(self.max_wait)
         loop = asyncio.get_running_loop()
         turn = asyncio.Event()

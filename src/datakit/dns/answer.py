@@ -1,0 +1,94 @@
+"""What a lookup returns, how long it holds, and when it is still good. Pure."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from datakit._clock import SYSTEM_CLOCK, Clock
+from datakit.errors import DnsError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The records of one name and type.
+
+    records: in presentation form ("192.0.2.7", "10 mail.example."), in the server's order.
+    chain: the names that CNAMEs led through, the name asked for excluded.
+    source: "network", "cache", "stale" or "hosts". server: "address:port" that answered, or "".
+    """
+
+    name: str
+    rdtype: str
+    records: tuple[str, ...]
+    chain: tuple[str, ...]
+    source: str
+    server: str
+    expires_at: float = field(repr=False)
+    clock: Clock = field(default=SYSTEM_CLOCK, repr=False, compare=False)
+
+    @property
+    def ttl(self) -> float:
+        """Seconds for which the records still hold, counting down to 0."""
+        return max(0.0, self.expires_at - self.clock.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class TtlRules:
+    """Bounds, in seconds, on what the servers say."""
+
+    min_ttl: float = 0.0
+    max_ttl: float = 300.0
+    negative_max_ttl: float = 5.0
+    max_stale: float = 3600.0
+
+    def positive(self, ttl: float) -> float:
+        """Return how long records hold whose lowest TTL along the chain is `ttl`."""
+        return min(max(ttl, self.min_ttl), self.max_ttl)
+
+    def negative(self, ttl: float) -> float:
+        """Return how long an absence holds; `ttl` is the lower of the SOA's TTL and MINIMUM.
+
+        Source: RFC 2308 section 5.
+        """
+        return min(ttl, self.negative_max_ttl)
+
+
+class Freshness(Enum):
+    """Whether a stored answer may be used."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    GONE = "gone"
+
+
+@dataclass(slots=True)
+class Entry:
+    """A stored answer or absence, with its times on both clocks (seconds).
+
+    A frozen process may not advance the monotonic clock, so the wall clock may end an entry
+    as well. `suspect` is set when a connection to one of the addresses failed.
+    """
+
+    outcome: Answer | DnsError
+    fetched_at: float
+    expires_at: float
+    wall_expires_at: float
+    stale_until: float
+    retry_at: float = 0.0
+    suspect: bool = False
+
+
+SUSPECT_HOLD = 0.1
+"""Seconds between two queries for a name that connections keep failing to: ten a second are
+enough to see a record flip and far below the VPC resolver's 1,024 packets a second."""
+
+FAILURE_RECHECK = 30.0
+"""Seconds for which stale data is served without asking again. Source: RFC 8767 section 5."""
+
+
+def decide(entry: Entry, now: float, wall: float) -> Freshness:
+    """Return whether `entry` may be used at `now` (monotonic) and `wall` (epoch) seconds."""
+    if entry.suspect and now - entry.fetched_at >= SUSPECT_HOLD:
+        return Freshness.STALE
+    if now < entry.expires_at and wall < entry.wall_expires_at:
+        return Freshness.FRESH
+    return Freshness.STALE if now < entry.stale_until else Freshness.GONE

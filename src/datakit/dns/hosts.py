@@ -1,0 +1,38 @@
+"""Names that are never asked of a server: address literals, `localhost`, the hosts file."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+LOOPBACK = {"A": ("127.0.0.1",), "AAAA": ("::1",)}
+
+
+def literal(name: str) -> str | None:
+    """Return the record type that `name` is an address of, None when it is a name."""
+    try:
+        return "A" if ip_address(name).version == 4 else "AAAA"
+    except ValueError:
+        return None
+
+
+def local_records(name: str, rdtype: str, hosts_file: Path) -> tuple[str, ...]:
+    """Return the addresses of `name` known without a server; empty when there are none.
+
+    Source: RFC 6761 section 6.3 for `localhost` and the names below it; hosts(5).
+    """
+    if literal(name) is not None:
+        return (name,) if literal(name) == rdtype else ()
+    bare = name.rstrip(".")
+    if rdtype not in LOOPBACK:
+        return ()
+    if bare == "localhost" or bare.endswith(".localhost"):
+        return LOOPBACK[rdtype]
+    return tuple(a for a in _hosts_addresses(bare, hosts_file) if literal(a) == rdtype)
+
+
+def _hosts_addresses(name: str, hosts_file: Path) -> list[str]:
+    try:
+        lines = hosts_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    fields = (line.partition("#")[0].lower().split() for line in lines)
+    return [field[0] for field in fields if name in field[1:]]
