@@ -1,1 +1,15 @@
-"""To come."""
+"""SQLAlchemy engines that follow a failover, and transactions neither lost nor run twice."""
+
+from datakit.db.classify import classify
+from datakit.db.engine import create_async_engine, create_engine
+from datakit.db.transaction import run_transaction, transaction
+from datakit.resilience import Verdict
+
+__all__ = [
+    "Verdict",
+    "classify",
+    "create_async_engine",
+    "create_engine",
+    "run_transaction",
+    "transaction",
+]

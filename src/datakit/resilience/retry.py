@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from datakit import events
 from datakit._clock import SYSTEM_CLOCK, Clock, uniform
+from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadline import deadline
 from datakit.resilience.policy import RetryPolicy
 from datakit.resilience.verdict import Verdict
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_FINAL = "_datakit_final"
+"""Marks an exception that a loop has given up on, so that no loop around it starts again."""
+
 Classify = Callable[[BaseException], Verdict]
 
 
@@ -53,6 +57,7 @@ class RetryLoop:
             retry=self._may_retry, wait=self._wait, stop=self._stop, reraise=True
         )
         self._state = RetryCallState(self._tenacity, None, (), {})
+        self._last_failure: BaseException | None = None
         self.verdict = Verdict.FATAL
 
     @property
@@ -68,7 +73,12 @@ class RetryLoop:
         Raises:
             BaseException: `failure` itself, with a note, when there is no next attempt.
         """
-        self.verdict = verdict or self._classify(failure)
+        last = self._last_failure
+        if isinstance(failure, DeadlineExceededError) and last is not None:
+            self._give_up(last)  # what made the time run out says more than that it did
+            raise last
+        self._last_failure = failure
+        self.verdict = Verdict.FATAL if _is_final(failure) else verdict or self._classify(failure)
         self._state.set_exception((type(failure), failure, failure.__traceback__))
         try:
             action = self._tenacity.iter(self._state)
@@ -94,7 +104,10 @@ class RetryLoop:
         return self._clock.monotonic() + state.upcoming_sleep >= self._expires_at
 
     def _give_up(self, failure: BaseException) -> None:
+        if _is_final(failure):
+            return
         elapsed = self._clock.monotonic() - self._started
+        failure.__dict__[_FINAL] = True
         failure.add_note(
             f"datakit: {self._operation} gave up after {self.attempts} attempt(s) in "
             f"{elapsed:.2f} s; last verdict: {self.verdict.value}"
@@ -106,6 +119,16 @@ class RetryLoop:
             self.verdict.value,
             round(elapsed, 4),
         )
+
+
+def _is_final(failure: BaseException) -> bool:
+    """Return whether an inner loop gave up on `failure` or on what it was made from."""
+    step: BaseException | None = failure
+    while step is not None:
+        if _FINAL in step.__dict__:
+            return True
+        step = step.__cause__
+    return False
 
 
 def call(

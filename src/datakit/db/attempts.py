@@ -1,0 +1,107 @@
+"""What the end of a transaction's attempt means: done, again, or an error. No I/O."""
+
+from types import FrameType
+
+from datakit import events
+from datakit._clock import SYSTEM_CLOCK, Clock
+from datakit.db.classify import classify
+from datakit.db.reentry import comes_round
+from datakit.errors import CommitUnknownError
+from datakit.resilience import RetryPolicy, Verdict
+from datakit.resilience.retry import RetryLoop
+
+LINK_LOST = frozenset({Verdict.DISCONNECT, Verdict.NOT_SENT, Verdict.COMMIT_UNKNOWN})
+"""Verdicts that during COMMIT leave it open whether the server committed."""
+
+
+class Attempts:
+    """The history of one transaction.
+
+    idempotent: the caller says that running a committed body again does no harm. read_only: the
+    transaction was opened so, which makes the server's refusal to write the caller's own fault.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        *,
+        idempotent: bool = False,
+        read_only: bool = False,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._policy = policy
+        self._idempotent = idempotent
+        self._read_only = read_only
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._loop: RetryLoop | None = None
+        self.delay = 0.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left for another attempt; None before the first failure."""
+        if self._loop is None:
+            return None
+        return max(0.0, self._started + self._policy.deadline - self._clock.monotonic())
+
+    def verdict(self, exc: BaseException) -> Verdict:
+        """Return what `exc` means in this transaction."""
+        verdict = classify(exc)
+        own_fault = verdict is Verdict.WRITER_MOVED and self._read_only
+        return Verdict.FATAL if own_fault else verdict
+
+    def again_after_body(self, exc: BaseException, frame: FrameType | None) -> bool:
+        """Return whether the body, failed by `exc` before COMMIT, runs again.
+
+        Raises:
+            BaseException: `exc` itself, with a note, when the policy allows no more.
+        """
+        verdict = self.verdict(exc)
+        if not self._policy.allows(verdict, 1) or not _loops(frame, exc):
+            return False
+        self._schedule(exc, verdict)
+        return True
+
+    def after_commit(self, exc: Exception, frame: FrameType | None) -> None:
+        """Return when the body, whose COMMIT failed by `exc`, runs again.
+
+        Raises:
+            CommitUnknownError: the link was lost, and to run it again might do it twice.
+            Exception: `exc` itself, when it runs no more.
+        """
+        verdict = self.verdict(exc)
+        if verdict not in LINK_LOST:
+            if not self._policy.allows(verdict, 1) or not _loops(frame, exc):
+                raise exc
+            return self._schedule(exc, verdict)
+        rerun = self._idempotent and _loops(frame, exc)
+        events.emit(events.CommitUnknown, rerun)
+        if not rerun:
+            raise CommitUnknownError(
+                "the link was lost during COMMIT, so the transaction is either committed or "
+                "gone; look for its effect before running it again, or pass idempotent=True "
+                "when running it twice does no harm"
+            ) from exc
+        return self._schedule(exc, Verdict.DISCONNECT)
+
+    def _schedule(self, exc: BaseException, verdict: Verdict) -> None:
+        self._loop = self._loop or RetryLoop(
+            self._policy,
+            self.verdict,
+            operation="transaction",
+            started=self._started,
+            clock=self._clock,
+        )
+        attempt = self._loop.attempts
+        self.delay = self._loop.next_delay(exc, verdict)
+        events.emit(events.TransactionRetried, attempt + 1, verdict.value)
+
+
+def _loops(frame: FrameType | None, exc: BaseException) -> bool:
+    if comes_round(frame):
+        return True
+    exc.add_note(
+        "datakit: not run again, since the code around `with tx` may leave the loop by return "
+        "or break; let the body reach its end and return after the loop"
+    )
+    return False

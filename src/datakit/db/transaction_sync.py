@@ -1,0 +1,104 @@
+"""The transaction for threads."""
+
+import sys
+from contextlib import nullcontext, suppress
+from types import FrameType, TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from datakit._clock import SYSTEM_CLOCK
+from datakit.db.transaction_base import BeginOption, TransactionBase
+from datakit.resilience import RetryPolicy
+from datakit.resilience.retry import call
+
+C = TypeVar("C", bound=Connection | Session)
+
+
+class Transaction(TransactionBase, Generic[C]):
+    """The attempts of one transaction: iterate over it and enter each with `with`."""
+
+    def __init__(
+        self,
+        bind: Engine | sessionmaker[Any],
+        retry: RetryPolicy | None,
+        idempotent: bool,
+        begin_options: dict[str, BeginOption],
+    ) -> None:
+        super().__init__(bind, retry, idempotent, begin_options)
+        self._bind = bind
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Self:
+        if not self._advance():
+            raise StopIteration
+        if self._attempts.delay:
+            SYSTEM_CLOCK.sleep(self._attempts.delay)
+        return self
+
+    def __enter__(self) -> C:
+        with self._opening() or nullcontext():
+            call(self._policy, self._attempts.verdict, "begin", self._begin)
+        self._opened()
+        return self._subject
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        frame = sys._getframe(1)
+        self._closed()
+        try:
+            failure = exc or self._flush()
+            if failure is None:
+                self._commit(frame)
+                return False
+            undone = self._roll_back(failure)
+        finally:
+            self._subject.close()
+        self._again = undone and self._attempts.again_after_body(failure, frame)
+        if exc is None and not self._again:
+            raise failure
+        return self._again
+
+    def _begin(self) -> None:
+        subject = self._bind.connect() if isinstance(self._bind, Engine) else self._bind()
+        try:
+            if self._begin_options and isinstance(subject, Connection):
+                subject = subject.execution_options(**self._begin_options)
+            self._begun = subject.begin()
+            self._begun.__enter__()
+            if self._begin_options and isinstance(subject, Session):
+                subject.connection(execution_options=self._begin_options)
+        except BaseException:
+            subject.close()
+            raise
+        self._subject = cast("C", subject)
+
+    def _flush(self) -> Exception | None:
+        """Send what a Session holds back, so that only COMMIT is left; return what failed."""
+        if isinstance(self._subject, Session):
+            try:
+                self._subject.flush()
+            except Exception as exc:  # noqa: BLE001 - judged like the body's own
+                return exc
+        return None
+
+    def _commit(self, frame: FrameType) -> None:
+        try:
+            self._begun.__exit__(None, None, None)
+        except Exception as exc:  # noqa: BLE001 - raised again unless the body may run again
+            self._attempts.after_commit(exc, frame)
+            self._again = True
+
+    def _roll_back(self, failure: BaseException) -> bool:
+        """Return whether that undid all: not when the body had ended the transaction itself."""
+        whole = self._subject.get_transaction() is self._begun
+        with suppress(Exception):  # the failure says more than that ROLLBACK failed as well
+            self._begun.__exit__(type(failure), failure, None)
+        return whole and isinstance(failure, Exception)
