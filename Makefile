@@ -1,0 +1,52 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES := src tests benchmarks examples
+
+.PHONY: help demo test check bench servers clean
+
+help:
+	@echo "make demo    a failover with and without datakit, in 30 seconds (ARGS='--report demo.html')"
+	@echo "make test    the whole suite against real servers (ARGS='-k name')"
+	@echo "make check   format, lint, types and layers"
+	@echo "make bench   figures side by side with the field"
+
+demo: .venv/.demo
+	@$(BIN)/datakit demo $(ARGS)
+
+test: .venv/.dev servers
+	$(BIN)/pytest $(ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: .venv/.bench
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+servers:
+	@scripts/install_servers
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/.pip: constraints.txt scripts/make_venv
+	@scripts/make_venv $(PYTHON) constraints.txt
+	@touch $@
+
+.venv/.demo: .venv/.pip pyproject.toml constraints.txt
+	@echo "installing datakit and the demo's servers into .venv"
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+.venv/.dev: .venv/.pip pyproject.toml constraints.txt
+	@echo "installing datakit and the development tools into .venv"
+	@$(PIP) -e . --group dev
+	@touch $@
+
+.venv/.bench: .venv/.dev
+	@$(PIP) --group bench
+	@touch $@
