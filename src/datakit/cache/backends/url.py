@@ -1,0 +1,100 @@
+"""A cache's URL, read without importing any driver. Pure."""
+
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from datakit.errors import ConfigError
+
+KNOWN: Final = ("memory", "redis", "rediss")
+PLANNED: Final = (
+    "redis+cluster",
+    "rediss+cluster",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "memcached",
+    "memcached+tls",
+    "memcached+elasticache",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a cache lies. The credentials are left out of the repr.
+
+    ca: path of a file of PEM certificates to trust beside the system's; TLS only.
+    """
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    db: int = 0
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    ca: str | None = None
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted; the certificate is always verified then."""
+        return self.scheme == "rediss"
+
+    def __str__(self) -> str:
+        if self.scheme == "memory":
+            return "memory://"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}/{self.db}"
+
+
+def parse_url(url: str) -> Target:
+    """Return where `url` points.
+
+    Raises:
+        ConfigError: the URL is of no use; the message holds no credential.
+    """
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme in PLANNED:
+        raise ConfigError(f"cache URL {scheme}://: not available yet; use {_known()}")
+    if scheme not in KNOWN:
+        raise ConfigError(f"cache URL: unknown scheme; use {_known()}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(f"cache URL {scheme}://: malformed host or port") from None
+    return _memory(parts) if scheme == "memory" else _redis(scheme, parts, port)
+
+
+def _known() -> str:
+    return ", ".join(f"{scheme}://" for scheme in KNOWN)
+
+
+def _memory(parts: SplitResult) -> Target:
+    if parts.netloc or parts.path or parts.query:
+        raise ConfigError("cache URL memory://: takes nothing after the slashes; see max_items=")
+    return Target("memory")
+
+
+def _redis(scheme: str, parts: SplitResult, port: int | None) -> Target:
+    path = parts.path.strip("/")
+    if path and not (path.isascii() and path.isdigit()):
+        raise ConfigError(f"cache URL {scheme}://: the path is the database number, as in /0")
+    return Target(
+        scheme,
+        host=parts.hostname or "localhost",
+        port=port or 6379,
+        db=int(path or 0),
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        ca=_ca(scheme, parts.query),
+    )
+
+
+def _ca(scheme: str, query: str) -> str | None:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    ca = options.pop("ssl_ca_certs", None)
+    if options or (ca is not None and scheme != "rediss"):
+        raise ConfigError(
+            f"cache URL {scheme}://: the only option is ssl_ca_certs=, of rediss://; "
+            "timeouts are arguments of Cache"
+        )
+    return ca

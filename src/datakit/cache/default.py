@@ -1,0 +1,43 @@
+"""The cache of `datakit.cache.cached`: the one that DATAKIT_CACHE_URL names, else memory."""
+
+import os
+from collections.abc import Collection
+from functools import lru_cache
+
+from datakit.cache.cache import Cache
+from datakit.cache.decorator import Decorator
+from datakit.cache.plan import Fetchers
+from datakit.cache.ttl import TtlOf
+
+
+@lru_cache(maxsize=1)
+def default_cache() -> Cache:
+    """Return the default cache, made when it is first asked for.
+
+    Raises:
+        ConfigError: DATAKIT_CACHE_URL is no cache URL.
+    """
+    return Cache(os.environ.get("DATAKIT_CACHE_URL") or "memory://")
+
+
+def _default_fetchers() -> Fetchers:
+    return default_cache().fetchers
+
+
+def cached(
+    *,
+    ttl: TtlOf,
+    key: str | None = None,
+    ignore: Collection[str] = (),
+    version: str | int | None = None,
+) -> Decorator:
+    """Return a decorator that keeps a function's results in the default cache.
+
+    That is the one of the environment variable DATAKIT_CACHE_URL, read at the first call of a
+    function, else this process's memory. The options are those of `Cache.cached`.
+
+    Raises:
+        ConfigError: an option is of no use; raised where the function is decorated.
+        CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
+    """
+    return Decorator(_default_fetchers, ttl=ttl, key=key, ignore=ignore, version=version)

@@ -1,0 +1,214 @@
+"""The cache's work for tasks: `fetch`, awaited."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from datakit.cache.backends.base import AsyncBackend
+from datakit.cache.backends.opening import Backends
+from datakit.cache.codec import Codec
+from datakit.cache.core import MISS, UNASKED, Absent, Core
+from datakit.cache.entry import EntryError
+from datakit.cache.fetch import Loaded
+from datakit.cache.loads import Load
+from datakit.cache.ttl import NEVER, Lifetime, longest, seconds_for
+from datakit.resilience.flight_async import AsyncSingleFlight
+
+T = TypeVar("T")
+
+
+class AsyncFetcher:
+    """Reads, loads, stores and removes. Keys are those of the store."""
+
+    def __init__(self, core: Core, backends: Backends) -> None:
+        self._core = core
+        self._backends = backends
+        self._backend: AsyncBackend | None = None
+        self._flight: AsyncSingleFlight[Loaded[Any]] = AsyncSingleFlight()
+
+    async def read(self, key: str, codec: Codec[T]) -> T | Absent:
+        """Return the value under `key`, or why there is none. Never raises for the server."""
+        backend = self._backend or self._open()
+        core = self._core
+        if core.suspects.any and not await self._cleared(key, backend):
+            return UNASKED
+        try:
+            entry = await backend.get(key)
+        except EntryError as exc:
+            return core.rejected(key, str(exc))
+        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
+            return core.failed("get", exc)
+        if entry is None:
+            return MISS
+        return core.value_of(key, entry, codec)
+
+    async def fetch(
+        self, key: str, codec: Codec[T], ttl: Lifetime, loader: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Return the value under `key`, else what `loader()` gives, run once for all callers."""
+        seen = self._core.loads.finished
+        found = await self.read(key, codec)
+        if not isinstance(found, Absent):
+            return found
+        return await self.load(key, codec, ttl, loader, found, seen)
+
+    async def load(
+        self,
+        key: str,
+        codec: Codec[T],
+        ttl: Lifetime,
+        loader: Callable[[], Awaitable[T]],
+        absent: Absent,
+        seen: int,
+    ) -> T:
+        """Return what `await loader()` returns, run once for all callers of `key`, and store it.
+
+        absent: what `read` found. seen: `loads.finished` from before that read.
+        """
+        mine: list[T] = []
+
+        async def work() -> Loaded[T]:
+            again = await self._again(key, codec, absent, seen)
+            if not isinstance(again, Absent):
+                mine.append(again)
+                return Loaded(again, self._core.payload(key, codec, again))
+            loaded = await self._run(key, codec, ttl, loader, load, asked=again is MISS)
+            mine.append(loaded.value)
+            return Loaded(loaded.value, loaded.payload)
+
+        load = self._core.loads.join(key)
+        try:
+            shared = await self._flight.run(load, work)
+        finally:
+            self._core.loads.leave(load)
+        return mine[0] if mine else codec.copy(shared.value, shared.payload)
+
+    async def _again(self, key: str, codec: Codec[T], absent: Absent, seen: int) -> T | Absent:
+        """Read once more where another load ended between our read and our turn."""
+        if absent is MISS and self._core.loads.finished != seen:
+            return await self.read(key, codec)
+        return absent
+
+    async def _run(
+        self,
+        key: str,
+        codec: Codec[T],
+        ttl: Lifetime,
+        loader: Callable[[], Awaitable[T]],
+        load: Load,
+        *,
+        asked: bool,
+    ) -> Loaded[T]:
+        value = await (loader() if asked else self._core.bulkhead.acall(loader))
+        payload = self._core.payload(key, codec, value)
+        if asked and payload is not None:
+            await self._fill(key, value, payload, seconds_for(ttl, value), load)
+        self._core.loads.finish()
+        return Loaded(value, payload)
+
+    async def _fill(
+        self, key: str, value: object, payload: bytes, seconds: float, load: Load
+    ) -> None:
+        if seconds <= 0 or load.void:
+            return
+        backend = self._backend or self._open()
+        entry, kept = self._core.entry(value, payload, seconds)
+        try:
+            await backend.set(key, entry, kept)
+            if load.void:  # invalidated while it was stored: which came last cannot be told
+                await backend.delete(key)
+        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
+            self._core.failed("set", exc)
+            if load.void:
+                self._core.doubt(key, seconds)
+
+    async def renew(
+        self, key: str, codec: Codec[T], ttl: Lifetime, loader: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Return what `loader()` gives now, stored in place of what is there."""
+        loads = self._core.loads
+        loads.void(key)
+        load = loads.join(key)
+        try:
+            value = await loader()
+        finally:
+            loads.leave(load)
+        payload = self._core.payload(key, codec, value)
+        seconds = seconds_for(ttl, value)
+        if not load.void:
+            await self._replace(key, value, payload, seconds, longest(ttl))
+        loads.finish()
+        return value
+
+    async def _replace(
+        self, key: str, value: object, payload: bytes | None, seconds: float, doubtful: float
+    ) -> None:
+        """Store a value that is newer than the stored one; failing that, stop serving the key."""
+        try:
+            await self._write(key, value, payload, seconds)
+        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
+            self._core.failed("set", exc)
+            self._core.doubt(key, doubtful)
+
+    async def _write(self, key: str, value: object, payload: bytes | None, seconds: float) -> None:
+        """Put the value in place, or remove what is there where the value must not be stored."""
+        core = self._core
+        backend = self._backend or self._open()
+        suspect = core.suspects.find(key, core.monotonic())
+        core.loads.void(key)
+        if payload is None or seconds <= 0:
+            await backend.delete(key)
+        else:
+            entry, kept = core.entry(value, payload, seconds)
+            await backend.set(key, entry, kept)
+        core.suspects.settle(key, suspect)
+
+    async def store(self, key: str, codec: Codec[T], ttl: Lifetime, value: T) -> None:
+        """Store `value` in place of what is there.
+
+        Raises:
+            CodecError: it has no stored form.
+            CacheUnavailableError: the server did not take it; the key is in doubt now.
+        """
+        payload = codec.encode(value)
+        seconds = seconds_for(ttl, value)
+        self._backend = self._backend or self._open()
+        try:
+            await self._write(key, value, payload, seconds)
+        except Exception as exc:
+            raise self._core.refused("set", key, longest(ttl), exc) from exc
+
+    async def remove(self, key: str, doubtful: float = NEVER) -> None:
+        """Remove what is stored under `key`; a load under way will not be stored.
+
+        doubtful: seconds after which an older value has certainly expired.
+
+        Raises:
+            CacheUnavailableError: the server did not take it; the key is in doubt now.
+        """
+        self._backend = self._backend or self._open()
+        try:
+            await self._write(key, None, None, 0)
+        except Exception as exc:
+            raise self._core.refused("delete", key, doubtful, exc) from exc
+
+    async def _cleared(self, key: str, backend: AsyncBackend) -> bool:
+        """Return whether there is no doubt about `key`, once the invalidation is tried again."""
+        suspect = self._core.suspects.find(key, self._core.monotonic())
+        if suspect is None:
+            return True
+        try:
+            await backend.delete(key)
+        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
+            self._core.failed("delete", exc)
+            return False
+        self._core.suspects.settle(key, suspect)
+        return True
+
+    def _open(self) -> AsyncBackend:
+        self._backend = self._backends.for_tasks()
+        return self._backend
+
+    async def close(self) -> None:
+        """Give up connections; the next use opens new ones."""
+        if self._backend is not None:
+            await self._backend.close()

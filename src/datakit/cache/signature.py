@@ -1,0 +1,166 @@
+"""From a call's arguments to its key, with the signature read once."""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping
+from inspect import Parameter
+from typing import Any, Final
+
+from datakit.cache import keys
+from datakit.cache.template import Template
+from datakit.errors import CacheKeyError, ConfigError
+
+_POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_VERSION: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class KeyRule:
+    """How the calls of one function are told apart.
+
+    Raises:
+        ConfigError: an option names no parameter, or the function cannot be told from others.
+        CacheKeyError: a method of a class without a stable key.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., object],
+        *,
+        key: str | None,
+        ignore: Collection[str],
+        version: str | int | None,
+    ) -> None:
+        self.name = f"{fn.__module__}.{fn.__qualname__}"
+        self.signature = inspect.signature(fn)
+        self.ignored = _ignored(ignore, self.signature.parameters, self.name)
+        self.version = _version(version, self.name)
+        self.template = None if key is None else Template(key, self.signature.parameters, self.name)
+        if self.template is None:
+            _refuse_lambda(fn, self.name)
+            _refuse_keyless_method(fn, self.signature.parameters, self.ignored, self.name)
+
+    def builder(self, prefix: str) -> "KeyBuilder":
+        """Return what makes the keys, each beginning with `prefix` (a cache's namespace)."""
+        return KeyBuilder(self, prefix)
+
+
+class KeyBuilder:
+    """Makes the key of a call."""
+
+    __slots__ = ("_all_positional", "_head", "_int_head", "_kept", "_prefix", "_rule", "_slots")
+
+    def __init__(self, rule: KeyRule, prefix: str) -> None:
+        parameters = rule.signature.parameters.values()
+        self._rule = rule
+        self._prefix = prefix
+        self._head = f"{prefix}{rule.name}:{rule.version}"
+        self._slots = [p.name for p in parameters]
+        self._all_positional = all(p.kind in _POSITIONAL for p in parameters)
+        self._kept = {p.name: f"{p.name}=" for p in parameters if p.name not in rule.ignored}
+        self._int_head = self._head_of_one_int()
+
+    def _head_of_one_int(self) -> str | None:
+        """Return all but the digits of the key where the only argument is a small int."""
+        if self._rule.template or not self._all_positional or self._slots != list(self._kept):
+            return None
+        if len(self._slots) != 1:
+            return None
+        head = f"{self._head}{self._slots[0]}=i"
+        return head if keys.is_plain(f"{head}{-keys.SMALL}") else None
+
+    def build(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        """Return the key of a call.
+
+        Raises:
+            CacheKeyError: an argument has no stable form; the message names it.
+            TypeError: the arguments do not fit the function.
+        """
+        if self._int_head is not None and len(args) == 1 and not kwargs:
+            value = args[0]
+            if type(value) is int and -keys.SMALL < value < keys.SMALL:
+                return f"{self._int_head}{value}"
+        arguments = self._bind(args, kwargs)
+        if self._rule.template:
+            return keys.fit(self._prefix + self._rule.template.fill(arguments))
+        parts = [label + self._token(name, arguments[name]) for name, label in self._kept.items()]
+        return keys.fit(self._head + ",".join(parts))
+
+    def _bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
+        if self._all_positional and not kwargs and len(args) == len(self._slots):
+            return dict(zip(self._slots, args, strict=True))
+        bound = self._rule.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def _token(self, name: str, value: object) -> str:
+        try:
+            return keys.token(value)
+        except (CacheKeyError, RecursionError) as exc:
+            reason = exc if isinstance(exc, CacheKeyError) else "it holds itself"
+            raise CacheKeyError(
+                f"{self._rule.name}: argument {name!r}: {reason}; leave it out with "
+                f"ignore=({name!r},), spell the key with key='...{{{name}.id}}', or give its "
+                "class a __cache_key__ method"
+            ) from exc
+
+
+def _ignored(
+    ignore: Collection[str], parameters: Mapping[str, Any], function: str
+) -> frozenset[str]:
+    if isinstance(ignore, str):
+        raise ConfigError(f"{function}: ignore={ignore!r}: give a tuple, as in ({ignore!r},)")
+    unknown = sorted(set(ignore) - set(parameters))
+    if unknown:
+        raise ConfigError(
+            f"{function}: ignore= names {', '.join(unknown)}, which is none of its parameters"
+        )
+    return frozenset(ignore)
+
+
+def _version(version: str | int | None, function: str) -> str:
+    if version is None:
+        return ""
+    if not _VERSION.fullmatch(str(version)):
+        raise ConfigError(
+            f"{function}: version={version!r}: letters, digits, '.', '_' and '-' only"
+        )
+    return f"v{version}:"
+
+
+def _refuse_lambda(fn: Callable[..., object], function: str) -> None:
+    if fn.__name__ == "<lambda>":
+        raise ConfigError(
+            f"{function}: lambdas all have one name and would share their keys; use def, or key="
+        )
+
+
+def _refuse_keyless_method(
+    fn: Callable[..., object],
+    parameters: Mapping[str, Any],
+    ignored: frozenset[str],
+    function: str,
+) -> None:
+    first = next(iter(parameters), "")
+    if first not in ("self", "cls") or first in ignored:
+        return
+    if "." not in fn.__qualname__.rpartition("<locals>.")[2]:
+        return
+    if not _class_body_has_cache_key():
+        raise CacheKeyError(
+            f"{function}: objects have no stable key; say ignore=({first!r},) when the result "
+            "does not depend on the object, spell the key with key=, or define __cache_key__ in "
+            "the class above this method"
+        )
+
+
+def _class_body_has_cache_key() -> bool:
+    """Return whether the class body being run, the nearest frame that is one, has the method.
+
+    The class does not exist yet while its methods are decorated, and an error raised later in
+    `__set_name__` would reach the user of Python 3.11 as a RuntimeError.
+    """
+    frame = sys._getframe(1)
+    while frame is not None and "__qualname__" not in frame.f_locals:
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None and "__cache_key__" in frame.f_locals

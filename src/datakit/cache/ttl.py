@@ -1,0 +1,89 @@
+"""How long a value lives: the forms a user may write, as seconds. Pure."""
+
+import math
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from datakit.errors import ConfigError
+
+Ttl: TypeAlias = float | timedelta | str | None
+"""Seconds, a `timedelta`, `"90s" "5m" "1h" "1d"`, or None: never expires."""
+
+TtlOf: TypeAlias = Ttl | Callable[[Any], Ttl]
+"""A `Ttl`, or what makes one of the result."""
+
+Lifetime: TypeAlias = float | Callable[[Any], Ttl]
+"""A `TtlOf` with its constant forms already parsed to seconds."""
+
+NEVER = math.inf
+"""The seconds of a value that never expires."""
+
+LONGEST = 100 * 365 * 86_400.0
+"""More seconds than this are cut down to it: a server's own clock arithmetic overflows later."""
+
+SHORTENED_BY = 0.1
+"""The largest part that jitter takes off, so that values stored together part ways."""
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_TEXT = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
+
+
+def parse(ttl: Ttl) -> float:
+    """Return the seconds of `ttl`; 0 or less means that nothing is stored.
+
+    Raises:
+        ConfigError: it is none of the forms.
+    """
+    if ttl is None:
+        return NEVER
+    if isinstance(ttl, timedelta):
+        return min(ttl.total_seconds(), LONGEST)
+    if isinstance(ttl, str):
+        return min(_parse_text(ttl), LONGEST)
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not abs(ttl) < math.inf:
+        raise _refusal(ttl)
+    return float(min(ttl, LONGEST))
+
+
+def _parse_text(text: str) -> float:
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise _refusal(text)
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _refusal(ttl: object) -> ConfigError:
+    return ConfigError(
+        f"ttl={ttl!r}: give seconds, a timedelta, '90s', '5m', '1h', '1d', a function of the "
+        "result, or None for a value that never expires"
+    )
+
+
+def lifetime(ttl: TtlOf) -> Lifetime:
+    """Return `ttl` with a constant form parsed now, so that a mistake shows at once.
+
+    Raises:
+        ConfigError: it is none of the forms.
+    """
+    return ttl if callable(ttl) else parse(ttl)
+
+
+def seconds_for(lifetime: Lifetime, value: object) -> float:
+    """Return the seconds that `value` may live.
+
+    Raises:
+        ConfigError: the function of the result returned none of the forms.
+    """
+    return parse(lifetime(value)) if callable(lifetime) else lifetime
+
+
+def longest(lifetime: Lifetime) -> float:
+    """Return the seconds after which a value of this lifetime has certainly expired."""
+    return NEVER if callable(lifetime) else lifetime
+
+
+def shorten(seconds: float, chance: float) -> float:
+    """Return `seconds` less 0 to 10 %, as `chance` (in [0, 1]) says."""
+    return seconds if seconds == NEVER else seconds * (1.0 - SHORTENED_BY * chance)
