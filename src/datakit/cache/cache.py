@@ -9,7 +9,7 @@ from datakit.cache.backends.opening import Backends
 from datakit.cache.backends.url import parse_url
 from datakit.cache.cache_async import AsyncCache
 from datakit.cache.codec import PLAIN, Codec, codec_of
-from datakit.cache.core import Absent, Core
+from datakit.cache.core import MISS, UNASKED, Core
 from datakit.cache.decorator import Decorator
 from datakit.cache.fetch import Fetcher
 from datakit.cache.fetch_async import AsyncFetcher
@@ -74,7 +74,7 @@ class Cache:
         decode to types.
         """
         found = self._fetcher.read(self._core.key(key), PLAIN)
-        return None if isinstance(found, Absent) else found
+        return None if found is MISS or found is UNASKED else found
 
     def set(self, key: str, value: object, ttl: Ttl) -> None:
         """Store `value` for `ttl`, or up to a tenth less. 0 or less removes what is there.

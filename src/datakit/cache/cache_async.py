@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from datakit.cache.codec import PLAIN, Codec, codec_of
-from datakit.cache.core import Absent, Core
+from datakit.cache.core import MISS, UNASKED, Core
 from datakit.cache.fetch_async import AsyncFetcher
 from datakit.cache.ttl import Ttl, TtlOf, lifetime
 
@@ -25,7 +25,7 @@ class AsyncCache:
         decode to types.
         """
         found = await self._fetcher.read(self._core.key(key), PLAIN)
-        return None if isinstance(found, Absent) else found
+        return None if found is MISS or found is UNASKED else found
 
     async def set(self, key: str, value: object, ttl: Ttl) -> None:
         """Store `value` for `ttl`, or up to a tenth less. 0 or less removes what is there.

@@ -7,7 +7,7 @@ from datakit import events
 from datakit._clock import Clock, uniform
 from datakit.cache import keys
 from datakit.cache.codec import SHAREABLE, Codec
-from datakit.cache.entry import HIT, UNSHARED, Entry, decide, expiry
+from datakit.cache.entry import HIT, MAX_SKEW, UNSHARED, Entry, decide, expiry
 from datakit.cache.loads import Loads
 from datakit.cache.suspects import Suspects
 from datakit.cache.ttl import shorten
@@ -37,6 +37,8 @@ class Core:
         self.monotonic = clock.monotonic
         self.loads = Loads()
         self.suspects = Suspects()
+        self.distrusted_until = 0.0
+        """Entries stored before this wall-clock second are not served: too many doubts at once."""
         self.bulkhead = Bulkhead(max_loads)
 
     def key(self, name: str) -> str:
@@ -45,9 +47,7 @@ class Core:
 
     def value_of(self, key: str, entry: Entry, codec: Codec[T]) -> T | Literal[Absent.MISS]:
         """Return the value of what was found under `key`, or MISS when it may not be served."""
-        if decide(entry, self.wall()) is not HIT:
-            return MISS
-        if self.suspects.any and self.suspects.distrusts(entry):
+        if decide(entry, self.wall()) is not HIT or entry.stored_at <= self.distrusted_until:
             return MISS
         if entry.shared is not UNSHARED:
             return cast("T", entry.shared)
@@ -84,7 +84,8 @@ class Core:
     def doubt(self, key: str, seconds: float) -> None:
         """Stop serving `key` until an invalidation got through, or for `seconds`."""
         now = self.monotonic()
-        self.suspects.add(key, until=now + seconds, now=now, wall=self.wall())
+        if not self.suspects.add(key, until=now + seconds, now=now):
+            self.distrusted_until = self.wall() + MAX_SKEW
 
     def refused(
         self, operation: str, key: str, seconds: float, exc: Exception

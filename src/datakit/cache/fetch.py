@@ -53,7 +53,7 @@ class Fetcher:
         """Return the value under `key`, else what `loader` returns, run once for all callers."""
         seen = self._core.loads.finished
         found = self.read(key, codec)
-        if not isinstance(found, Absent):
+        if found is not MISS and found is not UNASKED:
             return found
         return self.load(key, codec, ttl, loader, found, seen)
 
@@ -74,7 +74,7 @@ class Fetcher:
 
         def work() -> Loaded[T]:
             again = self._again(key, codec, absent, seen)
-            if not isinstance(again, Absent):
+            if again is not MISS and again is not UNASKED:
                 mine.append(again)
                 return Loaded(again, self._core.payload(key, codec, again))
             loaded = self._run(key, codec, ttl, loader, load, asked=again is MISS)

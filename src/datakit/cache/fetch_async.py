@@ -47,7 +47,7 @@ class AsyncFetcher:
         """Return the value under `key`, else what `loader()` gives, run once for all callers."""
         seen = self._core.loads.finished
         found = await self.read(key, codec)
-        if not isinstance(found, Absent):
+        if found is not MISS and found is not UNASKED:
             return found
         return await self.load(key, codec, ttl, loader, found, seen)
 
@@ -68,7 +68,7 @@ class AsyncFetcher:
 
         async def work() -> Loaded[T]:
             again = await self._again(key, codec, absent, seen)
-            if not isinstance(again, Absent):
+            if again is not MISS and again is not UNASKED:
                 mine.append(again)
                 return Loaded(again, self._core.payload(key, codec, again))
             loaded = await self._run(key, codec, ttl, loader, load, asked=again is MISS)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial, update_wrapper
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
-from datakit.cache.core import Absent
+from datakit.cache.core import MISS, UNASKED
 from datakit.cache.plan import Options, Plan, plan_for
 from datakit.cache.ttl import longest
 
@@ -39,7 +39,7 @@ class CachedFunction(Generic[P, R]):
         key = plan.build(args, kwargs)
         seen = plan.loads.finished
         found = plan.threads.read(key, plan.codec)
-        if not isinstance(found, Absent):
+        if found is not MISS and found is not UNASKED:
             return found
         loader = partial(self.__wrapped__, *args, **kwargs)
         return plan.threads.load(key, plan.codec, plan.ttl, loader, found, seen)
@@ -56,7 +56,7 @@ class CachedFunction(Generic[P, R]):
         """Return the kept result without running the function; None when there is none."""
         plan = self._plan or self._open()
         found = plan.threads.read(plan.build(args, kwargs), plan.codec)
-        return None if isinstance(found, Absent) else found
+        return None if found is MISS or found is UNASKED else found
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now, keep its result in place of the old one, and return it."""

@@ -12,6 +12,8 @@ from datakit.cache.template import Template
 from datakit.errors import CacheKeyError, ConfigError
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_LEAST: Final = -keys.SMALL
+_MOST: Final = keys.SMALL
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -76,9 +78,9 @@ class KeyBuilder:
             CacheKeyError: an argument has no stable form; the message names it.
             TypeError: the arguments do not fit the function.
         """
-        if self._int_head is not None and len(args) == 1 and not kwargs:
+        if not kwargs and len(args) == 1 and self._int_head:
             value = args[0]
-            if type(value) is int and -keys.SMALL < value < keys.SMALL:
+            if type(value) is int and _LEAST < value < _MOST:
                 return f"{self._int_head}{value}"
         arguments = self._bind(args, kwargs)
         if self._rule.template:

@@ -3,8 +3,6 @@
 from threading import Lock
 from typing import Final
 
-from datakit.cache.entry import MAX_SKEW, Entry
-
 MAX_SUSPECTS: Final = 10_000
 """Keys remembered one by one."""
 
@@ -19,29 +17,33 @@ class Suspect:
 
 
 class Suspects:
-    """The keys in doubt. Beyond `MAX_SUSPECTS`, whatever was stored until then is in doubt."""
+    """The keys in doubt, a bounded number of them."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._suspects: dict[str, Suspect] = {}
-        self._distrust_stored_until = 0.0
         self.any = False
         """Whether there is doubt about anything: the one look that the path of a hit takes."""
 
-    def add(self, key: str, *, until: float, now: float, wall: float) -> None:
-        """Put `key` in doubt until the monotonic second `until`; `now` and `wall` are clocks."""
+    def add(self, key: str, *, until: float, now: float) -> bool:
+        """Put `key` in doubt until the monotonic second `until`; `now` is that clock.
+
+        Return False when all keys had to be forgotten to make room: the caller must then
+        distrust whatever was stored so far.
+        """
         with self._lock:
             self.any = True
-            if len(self._suspects) >= MAX_SUSPECTS:
-                self._make_room(now, wall)
+            room = len(self._suspects) < MAX_SUSPECTS or self._drop_expired(now)
+            if not room:
+                self._suspects = {}
             self._suspects[key] = Suspect(until)
+            return room
 
-    def _make_room(self, now: float, wall: float) -> None:
-        live = {key: suspect for key, suspect in self._suspects.items() if suspect.until > now}
-        if len(live) >= MAX_SUSPECTS:
-            self._distrust_stored_until = wall + MAX_SKEW
-            live = {}
-        self._suspects = live
+    def _drop_expired(self, now: float) -> bool:
+        self._suspects = {
+            k: suspect for k, suspect in self._suspects.items() if suspect.until > now
+        }
+        return len(self._suspects) < MAX_SUSPECTS
 
     def find(self, key: str, now: float) -> Suspect | None:
         """Return the doubt about `key` at the monotonic second `now`, or None."""
@@ -58,8 +60,4 @@ class Suspects:
         with self._lock:
             if self._suspects.get(key) is suspect:
                 del self._suspects[key]
-                self.any = bool(self._suspects) or self._distrust_stored_until > 0
-
-    def distrusts(self, entry: Entry) -> bool:
-        """Return whether `entry` is so old that a forgotten doubt may concern it."""
-        return entry.stored_at <= self._distrust_stored_until
+                self.any = bool(self._suspects)
