@@ -56,6 +56,7 @@ class RetryLoop:
         self._tenacity: BaseRetrying = Retrying(
             retry=self._may_retry, wait=self._wait, stop=self._stop, reraise=True
         )
+        self._tenacity.begin()
         self._state = RetryCallState(self._tenacity, None, (), {})
         self._last_failure: BaseException | None = None
         self.verdict = Verdict.FATAL

@@ -1,0 +1,65 @@
+"""One deadline for everything inside the block."""
+
+import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datakit.errors import ConfigError, DeadlineExceededError
+from datakit.resilience import deadline
+from datakit.testing import FakeClock
+
+seconds = st.floats(0, 1e6)
+
+
+def test_outside_every_block_nothing_is_bounded() -> None:
+    assert deadline.remaining() is None
+    assert deadline.bound(7.0) == 7.0
+
+
+@given(outer=seconds, inner=seconds, passed=seconds)
+def test_nested_blocks_take_the_smaller(outer: float, inner: float, passed: float) -> None:
+    clock = FakeClock(monotonic=0.0)
+    with deadline(outer, clock=clock):
+        with deadline(inner, clock=clock):
+            clock.advance(passed)
+            left = deadline.remaining()
+        assert left == pytest.approx(max(0.0, min(outer, inner) - passed))
+        assert deadline.remaining() == pytest.approx(max(0.0, outer - passed))
+    assert deadline.remaining() is None
+
+
+def test_nothing_left_starts_no_attempt() -> None:
+    clock = FakeClock()
+    with deadline(1.0, clock=clock):
+        assert deadline.bound(5.0) == pytest.approx(1.0)
+        clock.advance(1.0)
+        with pytest.raises(DeadlineExceededError):
+            deadline.bound(5.0)
+
+
+def test_it_reaches_threads_through_copy_context() -> None:
+    with ThreadPoolExecutor(1) as pool, deadline(5.0):
+        copied = pool.submit(contextvars.copy_context().run, deadline.remaining).result()
+        plain = pool.submit(deadline.remaining).result()
+    assert copied is not None
+    assert plain is None
+
+
+async def test_it_reaches_tasks_started_inside() -> None:
+    async def left() -> float | None:
+        return deadline.remaining()
+
+    with deadline(5.0):
+        task = asyncio.create_task(left())
+    assert await task is not None
+    assert deadline.remaining() is None
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan")])
+def test_impossible_times_are_refused(bad: float) -> None:
+    with pytest.raises(ConfigError, match="deadline"):
+        deadline(bad)
