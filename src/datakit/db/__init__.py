@@ -1,8 +1,8 @@
 """SQLAlchemy engines that follow a failover, and transactions neither lost nor run twice."""
 
-from datakit.db.classify import classify
+from datakit.db.classification import classify
 from datakit.db.engine import create_async_engine, create_engine
-from datakit.db.transaction import run_transaction, transaction
+from datakit.db.transactions import run_transaction, transaction
 from datakit.resilience import Verdict
 
 __all__ = [

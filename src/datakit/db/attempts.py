@@ -4,7 +4,7 @@ from types import FrameType
 
 from datakit import events
 from datakit._clock import SYSTEM_CLOCK, Clock
-from datakit.db.classify import classify
+from datakit.db.classification import classify
 from datakit.db.reentry import comes_round
 from datakit.errors import CommitUnknownError
 from datakit.resilience import RetryPolicy, Verdict

@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from datakit import events
 from datakit._clock import Clock
-from datakit.db.classify import classify
+from datakit.db.classification import classify
 from datakit.dns import Address
 from datakit.errors import DnsError, NameNotFoundError
 from datakit.resilience import RetryPolicy, Verdict, deadline

@@ -7,7 +7,7 @@ from typing import ParamSpec, TypeVar
 
 from datakit import events
 from datakit.errors import ConfigError, OverloadError
-from datakit.resilience.deadline import deadline
+from datakit.resilience.deadlines import deadline
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from threading import Event, Lock, get_ident
 from typing import Generic, TypeVar
 
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadline import deadline
+from datakit.resilience.deadlines import deadline
 
 T = TypeVar("T")
 

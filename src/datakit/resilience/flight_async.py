@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadline import deadline
+from datakit.resilience.deadlines import deadline
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from datakit import events
 from datakit._clock import SYSTEM_CLOCK, Clock, uniform
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadline import deadline
+from datakit.resilience.deadlines import deadline
 from datakit.resilience.policy import RetryPolicy
 from datakit.resilience.verdict import Verdict
 
