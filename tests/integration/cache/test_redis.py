@@ -152,7 +152,7 @@ def test_value_of_another_key_is_a_miss(side: Any, own_server: RedisServer) -> N
     """A reply meant for someone else is recognised."""
     side.set("a", "of a", 60)
     with raw(own_server) as client:
-        client.set("b", client.get("a"))
+        client.set("b", client.get("a") or b"")
     assert side.get("b") is None
 
 

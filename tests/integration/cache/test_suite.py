@@ -163,12 +163,16 @@ def test_invalidation_wins_over_a_late_fill(side: Any, cache: Cache, product: An
 
     get_product = side.function(load)
     key = get_product.key(7).partition(":")[2]
-    invalidated = threading.Thread(
-        target=lambda: (loading.wait(10), cache.delete(key), go_on.set())
-    )
-    invalidated.start()
+
+    def invalidate() -> None:
+        assert loading.wait(10)
+        cache.delete(key)
+        go_on.set()
+
+    invalidating = threading.Thread(target=invalidate)
+    invalidating.start()
     assert get_product(7).name == "old"
-    invalidated.join()
+    invalidating.join()
     assert get_product.peek(7) is None
     cache.close()
 

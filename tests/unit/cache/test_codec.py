@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator  # noqa: TC003 - resolved at run time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple, TypedDict
@@ -98,11 +98,9 @@ def test_plain_round_trip(value: Any) -> None:
 @given(st.binary(max_size=60))
 def test_foreign_bytes_are_a_codec_error(raw: bytes) -> None:
     """Never another exception, and none of the bytes in the text."""
-    try:
-        codec_of(item).decode(raw)
-    except CodecError as exc:
-        assert exc.__cause__ is None
-        assert "not of the type" in str(exc)
+    with pytest.raises(CodecError, match="not of the type") as caught:
+        codec_of(item).decode(raw + b"\xc1")
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("function", [plain, iterator, unresolved])

@@ -17,7 +17,7 @@ from datakit.cache.backends.redis_wire import (
     is_spent,
 )
 from datakit.cache.backends.url import Target
-from datakit.resilience.deadline import deadline
+from datakit.resilience.deadlines import deadline
 
 
 class RedisPool:

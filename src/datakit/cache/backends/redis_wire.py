@@ -11,7 +11,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from datakit.cache.backends.url import Target
 from datakit.cache.entry import Entry, EntryError, pack, unpack
-from datakit.resilience.deadline import deadline
+from datakit.resilience.deadlines import deadline
 
 MAX_CONNECTIONS: Final = 50
 """Connections per process (and per event loop); more callers wait their turn."""

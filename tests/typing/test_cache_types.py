@@ -1,0 +1,76 @@
+"""What a type checker sees of a cached function. Run by mypy and pyright, not by pytest."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, assert_type
+
+from datakit.cache import Cache, cached
+
+cache = Cache()
+
+
+@cache.cached(ttl="1h")
+def product(product_id: int, lang: str = "en") -> str | None:
+    return lang * product_id
+
+
+@cached(ttl=lambda result: 60 if result else 0, ignore=("lang",), version=2)
+async def price(product_id: int, *, lang: str = "en") -> float:
+    return product_id + len(lang)
+
+
+class Shop:
+    @cache.cached(ttl=None, ignore=("self",))
+    def name(self, shop_id: int) -> str:
+        return str(shop_id)
+
+    @cache.cached(ttl=None, ignore=("self",))
+    async def size(self, shop_id: int) -> int:
+        return shop_id
+
+
+def sync_function() -> None:
+    assert_type(product(7), str | None)
+    assert_type(product(7, lang="de"), str | None)
+    assert_type(product.peek(7), str | None)
+    assert_type(product.refresh(7, "de"), str | None)
+    assert_type(product.key(7), str)
+    product.invalidate(7)
+    product.put("x", 7, lang="de")
+    product.__wrapped__(7, "de")
+    product("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    product.put(5, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    product.invalidate()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def async_function() -> None:
+    assert_type(await price(7), float)
+    assert_type(await price.peek(7, lang="de"), float | None)
+    assert_type(await price.refresh(7), float)
+    assert_type(price.key(7), str)
+    await price.invalidate(7)
+    await price.put(1.5, 7)
+    await price("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def methods() -> None:
+    shop = Shop()
+    assert_type(shop.name(7), str)
+    assert_type(shop.name.peek(7), str | None)
+    assert_type(await shop.size(7), int)
+    await shop.size.invalidate(7)
+    shop.name("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def plain_operations() -> None:
+    def load() -> list[int]:
+        return []
+
+    async def aload() -> list[int]:
+        return []
+
+    assert_type(cache.get_or_load("k", load, ttl=60), list[int])
+    assert_type(await cache.aio.get_or_load("k", aload, ttl="5m"), list[int])
+
+
+as_callable: Callable[[int], str | None] = product
+as_coroutine: Callable[[int], Coroutine[Any, Any, float]] = price
