@@ -20,6 +20,9 @@ PACE = 0.005
 """Seconds between the starts of two writes of one writer, when they are that fast."""
 
 SECONDS_BEFORE = 1.5
+SECONDS_UNNOTICED = 1.0
+"""Between the kill and the promotion: whoever decides on a failover must notice first."""
+
 SECONDS_AFTER = 3.0
 
 INSERT_ORDER = text("INSERT INTO orders VALUES (:lane, :id) ON CONFLICT DO NOTHING")
@@ -107,8 +110,9 @@ def fail_over(shop: Shop) -> FailoverFigures:
                 for _ in range(WRITERS)
             ]
             time.sleep(SECONDS_BEFORE)
-            shop.cluster.primary.kill()
             killed_at = since()
+            shop.cluster.primary.kill()
+            time.sleep(SECONDS_UNNOTICED)
             new = shop.cluster.promote()
             promoted_at = since()
             shop.point_to(new.address, ttl=1)

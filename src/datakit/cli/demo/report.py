@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
-from datakit.cli.demo.display import failover_rows, ms, other_rows
+from datakit.cli.demo.display import failover_rows, other_rows
 from datakit.cli.demo.figures import Call, FailoverFigures, Figures
 from datakit.errors import ConfigError
 
@@ -86,7 +86,7 @@ def page(figures: Figures) -> str:
 <style>{STYLE}</style>
 <h1>A PostgreSQL primary killed under load</h1>
 <p>Two lanes of writers over the same seconds, against the same servers. The primary was killed
-(SIGKILL), its synchronous standby promoted, and the A record changed {ms(outage)} after the
+(SIGKILL), its synchronous standby promoted, and the A record changed {outage:.1f} s after the
 kill. Each dot is one write as its caller saw it.</p>
 {panels}
 <table>
