@@ -1,4 +1,4 @@
-"""Keys whose invalidation failed: this process must not serve them from the cache. Pure."""
+"""Keys whose invalidation failed: this process must not serve them from the cache."""
 
 from threading import Lock
 from typing import Final

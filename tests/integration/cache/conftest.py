@@ -144,10 +144,3 @@ def own_server() -> Iterator[RedisServer]:
 @pytest.fixture
 def product() -> type[Product]:
     return Product
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """One server for the tests that leave it alone."""
-    with RedisServer() as server:
-        yield server
