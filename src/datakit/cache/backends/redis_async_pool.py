@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 from redis.asyncio.connection import Connection, SSLConnection
@@ -148,9 +149,10 @@ class AsyncRedisPool:
     async def close(self) -> None:
         """Close the running loop's connections that wait for work."""
         pool = self._pools.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await self._drop_idle(pool)
-            await asyncio.sleep(0)  # a transport closes its socket in the loop's next round
+        for link in pool.idle if pool else ():
+            with suppress(TimeoutError, RedisError, OSError):
+                async with asyncio.timeout(self._timeout):  # TLS waits for the peer's farewell
+                    await link.disconnect()
 
     async def _drop_idle(self, pool: _LoopPool) -> None:
         idle, pool.idle = pool.idle, []
