@@ -34,7 +34,9 @@ def failing(times: int, clock: FakeClock, takes: float = 0.0) -> Callable[[], in
     return fn
 
 
-def run(mode: str, policy: RetryPolicy, verdict: Verdict, fn: Callable[[], int], clock: FakeClock):  # type: ignore[no-untyped-def]
+def run(
+    mode: str, policy: RetryPolicy, verdict: Verdict, fn: Callable[[], int], clock: FakeClock
+) -> int:
     """Run `fn` through the sync or the async shell."""
     if mode == "sync":
         return call(policy, lambda _: verdict, "test", fn, clock)
@@ -47,14 +49,17 @@ def run(mode: str, policy: RetryPolicy, verdict: Verdict, fn: Callable[[], int],
         while True:
             running.send(None)
     except StopIteration as done:
-        return done.value
+        return int(done.value)
 
+
+COUNTED_VERDICTS: list[Verdict] = sorted(COUNTED, key=lambda verdict: verdict.value)
+LINK_VERDICTS: list[Verdict] = sorted(UNTIL_DEADLINE, key=lambda verdict: verdict.value)
 
 both = pytest.mark.parametrize("mode", ["sync", "async"])
 
 
 @both
-@pytest.mark.parametrize("verdict", sorted(COUNTED, key=lambda v: v.value))
+@pytest.mark.parametrize("verdict", COUNTED_VERDICTS)
 def test_counted_verdicts_are_tried_so_often_in_all(mode: str, verdict: Verdict) -> None:
     clock = FakeClock()
     assert run(mode, RetryPolicy(attempts=3), verdict, failing(2, clock), clock) == 3
@@ -63,7 +68,7 @@ def test_counted_verdicts_are_tried_so_often_in_all(mode: str, verdict: Verdict)
 
 
 @both
-@pytest.mark.parametrize("verdict", sorted(UNTIL_DEADLINE, key=lambda v: v.value))
+@pytest.mark.parametrize("verdict", LINK_VERDICTS)
 def test_lost_links_are_tried_until_the_deadline(mode: str, verdict: Verdict) -> None:
     clock = FakeClock()
     policy = RetryPolicy(attempts=1, deadline=10.0)
