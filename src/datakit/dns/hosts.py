@@ -14,19 +14,21 @@ def literal(name: str) -> str | None:
         return None
 
 
-def local_records(name: str, rdtype: str, hosts_file: Path) -> tuple[str, ...]:
-    """Return the addresses of `name` known without a server; empty when there are none.
+def local_records(name: str, rdtype: str, hosts_file: Path) -> tuple[str, ...] | None:
+    """Return the records of `name` known without a server; None when one must be asked.
 
     Source: RFC 6761 section 6.3 for `localhost` and the names below it; hosts(5).
     """
-    if literal(name) is not None:
-        return (name,) if literal(name) == rdtype else ()
+    version = literal(name)
+    if version is not None:
+        return (name,) if version == rdtype else ()
     bare = name.rstrip(".")
-    if rdtype not in LOOPBACK:
-        return ()
     if bare == "localhost" or bare.endswith(".localhost"):
-        return LOOPBACK[rdtype]
-    return tuple(a for a in _hosts_addresses(bare, hosts_file) if literal(a) == rdtype)
+        return LOOPBACK.get(rdtype, ())
+    if rdtype not in LOOPBACK:
+        return None
+    found = tuple(a for a in _hosts_addresses(bare, hosts_file) if literal(a) == rdtype)
+    return found or None
 
 
 def _hosts_addresses(name: str, hosts_file: Path) -> list[str]:

@@ -8,7 +8,7 @@ from datakit.dns.config import configured
 from datakit.dns.resolution import Absent, Found, resolution
 from datakit.dns.resolver_base import Address, ResolverBase
 from datakit.errors import DnsError, NoDataError, ResolveTimeoutError, ServerFailureError
-from datakit.resilience.deadline import deadline
+from datakit.resilience.deadlines import deadline
 from datakit.resilience.flight_async import AsyncSingleFlight
 
 if TYPE_CHECKING:

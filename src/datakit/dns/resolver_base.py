@@ -13,7 +13,7 @@ from datakit.dns.answer import FAILURE_RECHECK, Answer, Entry, Freshness, TtlRul
 from datakit.dns.config import parse_server
 from datakit.dns.hosts import local_records
 from datakit.dns.resolution import Absent, Found
-from datakit.errors import ConfigError, DnsError
+from datakit.errors import ConfigError, DnsError, NoDataError
 
 HOSTS_TTL = 60.0
 """Seconds before the hosts file is read again for a name."""
@@ -112,8 +112,10 @@ class ResolverBase(Generic[F]):
 
     def _local(self, key: tuple[str, str]) -> Answer | None:
         records = local_records(*key, self._hosts_file)
-        if not records:
+        if records is None:
             return None
+        if not records:
+            raise NoDataError(f"{key[0]} has no {key[1]} record")
         return self._store(key, Found(records, (), HOSTS_TTL, ""), source="hosts")
 
     def _store(
