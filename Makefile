@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-SOURCES := src tests benchmarks examples
+SOURCES := src tests benchmarks docs README.md
 
 .PHONY: help demo test check bench servers clean
 

@@ -203,7 +203,7 @@ async def test_a_session_is_new_in_every_attempt(database: Database) -> None:
         factory = sessionmaker(database.bind)
         for sync_tx in transaction(factory):
             with sync_tx as sync_session:
-                sessions.append(sync_session)  # type: ignore[arg-type]
+                sessions.append(sync_session)
                 sync_session.execute(INSERT, {"id": len(sessions)})
                 if len(sessions) == 1:
                     sync_session.execute(TERMINATE)
@@ -215,7 +215,7 @@ async def test_a_session_is_new_in_every_attempt(database: Database) -> None:
 async def test_a_session_as_bind_is_refused(database: Database) -> None:
     factory = sessionmaker()
     with factory() as session, pytest.raises(ConfigError, match="sessionmaker"):
-        transaction(session)  # type: ignore[call-overload]
+        transaction(session)
 
 
 class TestLostCommit:
