@@ -191,7 +191,7 @@ async def test_a_loop_that_does_not_enter_its_attempt_is_told_so(database: Datab
 
 
 async def test_a_session_is_new_in_every_attempt(database: Database) -> None:
-    sessions = []
+    sessions: list[object] = []
     if isinstance(database.bind, AsyncEngine):
         async_factory = async_sessionmaker(database.bind)
         async for tx in transaction(async_factory):
