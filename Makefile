@@ -24,8 +24,8 @@ check: .venv/.dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/.bench
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: .venv/.dev
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python -P $$script || exit 1; done
 
 servers:
 	@scripts/install_servers
@@ -45,8 +45,4 @@ clean:
 .venv/.dev: .venv/.pip pyproject.toml constraints.txt
 	@echo "installing datakit and the development tools into .venv"
 	@$(PIP) -e . --group dev
-	@touch $@
-
-.venv/.bench: .venv/.dev
-	@$(PIP) --group bench
 	@touch $@

@@ -1,4 +1,4 @@
-"""What a hit costs beside the peers, interleaved in one run: python benchmarks/cache.py [redis-url]
+"""What a hit costs beside the peers, in one run: python -P benchmarks/cache.py [redis-url]
 
 Each line is the best of several rounds; rounds of all peers alternate, so that a busy machine
 disturbs them alike. Without an URL a Redis server of its own is started.

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DisconnectionError, PendingRollbackError
@@ -76,7 +76,7 @@ class Connector:
         event.listen(engine, "do_connect", self._do_connect)
         event.listen(engine, "checkout", self._checkout)
         event.listen(engine, "handle_error", self._handle_error)
-        event.listen(engine, "commit", _refuse_aborted)
+        _guard_commit(engine.dialect)
         _connectors[engine] = self
 
     def _do_connect(
@@ -159,17 +159,24 @@ class Connector:
 _connectors: WeakKeyDictionary[Engine, Connector] = WeakKeyDictionary()
 
 
-def _refuse_aborted(connection: Connection) -> None:
-    """Raise instead of sending a COMMIT that PostgreSQL would answer with ROLLBACK, and no error.
+def _guard_commit(dialect: Dialect) -> None:
+    """Make `dialect` refuse a COMMIT that PostgreSQL would answer with ROLLBACK, and no error.
 
-    That happens when the body caught a statement's error and went on.
+    That happens when the body caught a statement's error and went on. An engine has a dialect
+    of its own; SQLAlchemy's commit event would slow down every checkout.
     """
-    driver = connection.connection.driver_connection
-    if driver is not None and driver.pgconn.transaction_status == _IN_ERROR:
-        raise PendingRollbackError(
-            "nothing was committed: a statement failed earlier in this transaction and its error "
-            "was caught; use a savepoint (begin_nested) around what may fail"
-        )
+    commit = dialect.do_commit
+
+    def do_commit(connection: PoolProxiedConnection) -> None:
+        driver = connection.driver_connection
+        if driver is not None and driver.pgconn.transaction_status == _IN_ERROR:
+            raise PendingRollbackError(
+                "nothing was committed: a statement failed earlier in this transaction and its "
+                "error was caught; use a savepoint (begin_nested) around what may fail"
+            )
+        commit(connection)
+
+    dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]
 
 
 def connector_of(engine: Engine) -> Connector | None:

@@ -1,0 +1,91 @@
+"""What datakit adds to SQLAlchemy where nothing fails: python -P benchmarks/engine.py
+
+Each line is the best of several rounds; the rounds of all contestants alternate, so that a busy
+machine disturbs them alike. A PostgreSQL of its own is started.
+"""
+
+import time
+from collections.abc import Callable
+
+import sqlalchemy
+from sqlalchemy import Engine, text
+
+from datakit import Resolver, create_engine, transaction
+from datakit.testing import DnsServer, PostgresCluster
+
+ROUNDS = 15
+NAME = "db.shop.internal"
+ONE = text("SELECT 1")
+
+
+def timed(work: Callable[[], object], calls: int) -> float:
+    """Return the microseconds of one call."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        work()
+    return (time.perf_counter() - start) / calls * 1e6
+
+
+def compare(title: str, contestants: dict[str, Callable[[], object]], calls: int) -> None:
+    """Run the contestants in turns and print their best rounds beside the first one's."""
+    best = dict.fromkeys(contestants, float("inf"))
+    for _ in range(ROUNDS):
+        for name, work in contestants.items():
+            best[name] = min(best[name], timed(work, calls))
+    own = next(iter(best.values()))
+    print(f"\n{title}")
+    for name, figure in best.items():
+        print(f"  {name:<44} {figure:9.2f} µs   {figure / own:6.2f} x datakit")
+
+
+def checkout(engine: Engine) -> Callable[[], None]:
+    def work() -> None:
+        engine.connect().close()
+
+    return work
+
+
+def begin(engine: Engine) -> Callable[[], None]:
+    def work() -> None:
+        with engine.begin() as conn:
+            conn.execute(ONE)
+
+    return work
+
+
+def retried(engine: Engine) -> Callable[[], None]:
+    def work() -> None:
+        for tx in transaction(engine):
+            with tx as conn:
+                conn.execute(ONE)
+
+    return work
+
+
+def main() -> None:
+    with PostgresCluster(standbys=0) as cluster, DnsServer() as dns:
+        dns.set(NAME, "A", [cluster.primary.address], ttl=300)
+        named = cluster.url().replace(cluster.primary.address, NAME)
+        ours = create_engine(named, resolver=Resolver([dns.endpoint]))
+        plain = sqlalchemy.create_engine(cluster.url())
+        pinged = sqlalchemy.create_engine(cluster.url(), pool_pre_ping=True)
+        compare(
+            "pool checkout and checkin, warm",
+            {
+                "datakit": checkout(ours),
+                "SQLAlchemy": checkout(plain),
+                "SQLAlchemy with pre_ping": checkout(pinged),
+            },
+            400,
+        )
+        compare(
+            "a transaction of one statement",
+            {"datakit transaction()": retried(ours), "SQLAlchemy engine.begin()": begin(plain)},
+            200,
+        )
+        for engine in (ours, plain, pinged):
+            engine.dispose()
+
+
+if __name__ == "__main__":
+    main()
