@@ -1,8 +1,10 @@
 """Any number of threads that want one key share a single run of the work."""
 
 from collections.abc import Callable, Hashable
+from os import register_at_fork
 from threading import Event, Lock, get_ident
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline
@@ -26,10 +28,15 @@ class SingleFlight(Generic[T]):
     """Shares runs between threads.
 
     The first caller runs the work in its own thread, the others wait for its value or its
-    error. When the first one is interrupted (KeyboardInterrupt), the next takes over.
+    error. When the first one is interrupted (KeyboardInterrupt) or its `deadline` ends, the next
+    takes over. A forked child starts without its parent's runs.
     """
 
     def __init__(self) -> None:
+        self._start_anew()
+        _all.add(self)
+
+    def _start_anew(self) -> None:
         self._lock = Lock()
         self._flights: dict[Hashable, _Flight[T]] = {}
 
@@ -49,10 +56,10 @@ class SingleFlight(Generic[T]):
                 return work()
             if not flight.done.wait(deadline.remaining()):
                 raise DeadlineExceededError(f"the deadline ended while another loaded {key!r}")
-            if flight.error is not None:
-                raise flight.error
             if flight.values:
                 return flight.values[0]
+            if flight.error is not None and not isinstance(flight.error, DeadlineExceededError):
+                raise flight.error
 
     def _lead(self, key: Hashable, flight: _Flight[T], work: Callable[[], T]) -> T:
         try:
@@ -64,5 +71,16 @@ class SingleFlight(Generic[T]):
             raise
         finally:
             with self._lock:
-                del self._flights[key]
+                self._flights.pop(key, None)  # absent in a child forked by the work
             flight.done.set()
+
+
+_all: WeakSet[SingleFlight[Any]] = WeakSet()
+
+
+def _forget_the_parents_runs() -> None:
+    for flights in list(_all):
+        flights._start_anew()
+
+
+register_at_fork(after_in_child=_forget_the_parents_runs)

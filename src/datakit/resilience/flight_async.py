@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
+from contextvars import ContextVar
 from threading import Lock
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -26,7 +27,8 @@ class AsyncSingleFlight(Generic[T]):
     """Shares runs between the tasks of one event loop; loops share nothing.
 
     The work runs in a task of its own: a cancelled waiter ends its own wait alone, and the
-    work is cancelled when the last one has gone.
+    work is cancelled when the last one has gone. When the work ends by the `deadline` of the
+    caller that began it, the next caller takes over.
     """
 
     def __init__(self) -> None:
@@ -40,7 +42,43 @@ class AsyncSingleFlight(Generic[T]):
         Raises:
             DeadlineExceededError: the enclosing `deadline` ended while waiting.
         """
-        run = self._join(key, work)
+        with self._lock:
+            runs = self._runs.setdefault(asyncio.get_running_loop(), {})
+        if (id(self), key) in _inside.get() and key in runs:
+            return await work()  # the work asks for its own key: sharing would hang
+        while True:
+            run = runs.get(key)
+            joined = run is not None and not run.task.cancelling()
+            if run is None or not joined:
+                run = self._begin(runs, key, work)
+            try:
+                return await self._wait(run, key)
+            except DeadlineExceededError:
+                if not joined or deadline.remaining() == 0:
+                    raise
+
+    def _begin(
+        self,
+        runs: dict[Hashable, _Run[T]],
+        key: Hashable,
+        work: Callable[[], Coroutine[Any, Any, T]],
+    ) -> _Run[T]:
+        async def marked() -> T:
+            _inside.set(_inside.get() | {(id(self), key)})
+            return await work()
+
+        def land(task: "asyncio.Task[T]") -> None:
+            if runs.get(key) is run:
+                del runs[key]
+            if not task.cancelled():
+                task.exception()  # read, so that a failure nobody waited for is not logged
+
+        run = runs[key] = _Run(asyncio.get_running_loop().create_task(marked()))
+        run.task.add_done_callback(land)
+        return run
+
+    @staticmethod
+    async def _wait(run: _Run[T], key: Hashable) -> T:
         run.waiting += 1
         limit = asyncio.timeout(deadline.remaining())
         try:
@@ -55,20 +93,7 @@ class AsyncSingleFlight(Generic[T]):
             if run.waiting == 0 and not run.task.done():
                 run.task.cancel()
 
-    def _join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> _Run[T]:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            runs = self._runs.setdefault(loop, {})
-        run = runs.get(key)
-        if run is None or run.task.cancelling():
-            run = runs[key] = _Run(loop.create_task(work()))
-            run.task.add_done_callback(lambda task: self._land(runs, key, task))
-        return run
 
-    @staticmethod
-    def _land(runs: dict[Hashable, _Run[T]], key: Hashable, task: "asyncio.Task[T]") -> None:
-        current = runs.get(key)
-        if current is not None and current.task is task:
-            del runs[key]
-        if not task.cancelled():
-            task.exception()  # read, so that a failure nobody waited for is not logged
+_inside: ContextVar[frozenset[tuple[int, Hashable]]]
+_inside = ContextVar("datakit_inside_flights", default=frozenset())
+"""The runs that the current task is a part of."""
