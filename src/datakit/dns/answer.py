@@ -81,6 +81,9 @@ SUSPECT_HOLD = 0.1
 """Seconds between two queries for a name that connections keep failing to: ten a second are
 enough to see a record flip and far below the VPC resolver's 1,024 packets a second."""
 
+SUSPECT_RECHECK = 1.0
+"""Seconds for which stale data is served without asking again when connections to it fail."""
+
 FAILURE_RECHECK = 30.0
 """Seconds for which stale data is served without asking again. Source: RFC 8767 section 5."""
 

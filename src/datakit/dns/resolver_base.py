@@ -9,7 +9,15 @@ from cachebox import LRUCache
 
 from datakit import events
 from datakit._clock import SYSTEM_CLOCK, Clock
-from datakit.dns.answer import FAILURE_RECHECK, Answer, Entry, Freshness, TtlRules, decide
+from datakit.dns.answer import (
+    FAILURE_RECHECK,
+    SUSPECT_RECHECK,
+    Answer,
+    Entry,
+    Freshness,
+    TtlRules,
+    decide,
+)
 from datakit.dns.config import parse_server
 from datakit.dns.hosts import local_records
 from datakit.dns.resolution import Absent, Found
@@ -87,11 +95,13 @@ class ResolverBase(Generic[F]):
     def report_failure(self, name: str, ip: str) -> None:
         """Say that a connection to `ip`, an address of `name`, failed.
 
-        The next lookup asks the servers again, however long the TTL; at most ten times a second.
+        The next lookup asks the servers again, however long the TTL: at most ten times a second,
+        and once a second while none of them answers.
         """
         entry = self._cache.get((name.lower(), "AAAA" if ":" in ip else "A"))
         if entry is not None:
             entry.suspect = True
+            entry.retry_at = min(entry.retry_at, self._clock.monotonic() + SUSPECT_RECHECK)
 
     def _stored(self, key: tuple[str, str]) -> Answer | None:
         """Return the answer to use without asking, None when the servers must be asked.

@@ -185,6 +185,22 @@ async def test_a_failed_connection_has_the_name_asked_again(
     assert dns_server.queries_for(NAME) == 2
 
 
+async def test_a_stale_address_that_fails_is_asked_about_every_second(
+    names: Names, dns_server: DnsServer
+) -> None:
+    """A failover while the DNS servers are away must not be noticed half a minute late."""
+    await names.lookup()
+    dns_server.fail("servfail")
+    names.clock.advance(11)
+    assert (await names.lookup()).source == "stale"
+    dns_server.heal()
+    dns_server.set(NAME, "A", ["192.0.2.2"], ttl=10)
+    names.resolver.report_failure(NAME, "192.0.2.1")
+    assert (await names.lookup()).source == "stale"
+    names.clock.advance(1)
+    assert (await names.lookup()).records == ("192.0.2.2",)
+
+
 async def test_is_current_follows_the_record(names: Names, dns_server: DnsServer) -> None:
     assert await names.is_current(NAME, "192.0.2.1")
     assert not await names.is_current(NAME, "192.0.2.2")
