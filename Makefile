@@ -8,7 +8,7 @@ SOURCES := src tests benchmarks docs README.md
 help:
 	@echo "make demo    a failover with and without datakit, in 30 seconds (ARGS='--report demo.html')"
 	@echo "make test    the whole suite against real servers (ARGS='-k name')"
-	@echo "make check   format, lint, types and layers"
+	@echo "make check   format, lint, types, layers and docs"
 	@echo "make bench   figures side by side with the field"
 
 demo: .venv/.demo
@@ -23,6 +23,7 @@ check: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python -P $$script || exit 1; done
@@ -31,7 +32,7 @@ servers:
 	@scripts/install_servers
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/.pip: constraints.txt scripts/make_venv
 	@scripts/make_venv $(PYTHON) constraints.txt
