@@ -46,6 +46,11 @@ class TransactionBase:
 
     def _opening(self) -> deadline | None:
         """Note that the attempt begins; return the deadline for connecting, if there is one."""
+        if self._entered:
+            raise InvalidRequestError(
+                "an attempt is entered once, in a loop: for tx in transaction(engine): "
+                "with tx as conn: ..."
+            )
         if self._key in _open.get():
             raise InvalidRequestError(
                 "a transaction on this engine is open already, and one inside another would "

@@ -190,6 +190,28 @@ async def test_a_loop_that_does_not_enter_its_attempt_is_told_so(database: Datab
                 pass
 
 
+async def test_an_attempt_is_entered_once_and_in_a_loop(database: Database) -> None:
+    """Two bodies in one attempt would run twice when the second one is to run again."""
+    if isinstance(database.bind, AsyncEngine):
+        with pytest.raises(InvalidRequestError, match="entered once"):
+            async with transaction(database.bind):
+                pass
+        async for tx in transaction(database.bind):
+            async with tx:
+                pass
+            with pytest.raises(InvalidRequestError, match="entered once"):
+                async with tx:
+                    pass
+    else:
+        with pytest.raises(InvalidRequestError, match="entered once"), transaction(database.bind):
+            pass
+        for sync_tx in transaction(database.bind):
+            with sync_tx:
+                pass
+            with pytest.raises(InvalidRequestError, match="entered once"), sync_tx:
+                pass
+
+
 async def test_a_session_is_new_in_every_attempt(database: Database) -> None:
     sessions: list[object] = []
     if isinstance(database.bind, AsyncEngine):
