@@ -269,3 +269,14 @@ def value_of(server: RedisServer, key: bytes) -> bytes:
             assert time.monotonic() < give_up
             time.sleep(0.005)
     return reply.split(b"\r\n")[1]
+
+
+def test_closing_with_open_connections_says_nothing(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FaultProxy(redis_server.address, redis_server.port) as proxy:
+        client = socket.create_connection((proxy.host, proxy.port), timeout=5)
+        client.sendall(b"PING\r\n")
+        assert client.recv(100)
+    client.close()
+    assert caplog.records == []
