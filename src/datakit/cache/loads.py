@@ -2,6 +2,8 @@
 
 from threading import Lock
 
+from datakit.resilience.forks import renew_after_fork
+
 
 class Load:
     """One generation of loading a key. Callers that came before an invalidation share it."""
@@ -22,10 +24,15 @@ class Loads:
     """The loads under way in this process: as many as there are callers waiting, no more."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._current: dict[str, Load] = {}
         self.finished = 0
         """Grows after each load; unchanged means that no store was missed since it was read."""
+        self.start_anew()
+        renew_after_fork(self)
+
+    def start_anew(self) -> None:
+        """Forget the loads under way; called in a forked child, whose threads are gone."""
+        self._lock = Lock()
+        self._current: dict[str, Load] = {}
 
     def join(self, key: str) -> Load:
         """Return the current load of `key`; `leave` must follow."""

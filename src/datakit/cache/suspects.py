@@ -3,6 +3,8 @@
 from threading import Lock
 from typing import Final
 
+from datakit.resilience.forks import renew_after_fork
+
 MAX_SUSPECTS: Final = 10_000
 """Keys remembered one by one."""
 
@@ -20,10 +22,15 @@ class Suspects:
     """The keys in doubt, a bounded number of them."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self.start_anew()
+        renew_after_fork(self)
         self._suspects: dict[str, Suspect] = {}
         self.any = False
         """Whether there is doubt about anything: the one look that the path of a hit takes."""
+
+    def start_anew(self) -> None:
+        """Take a lock that no thread of a forked child's parent holds; the doubts stay."""
+        self._lock = Lock()
 
     def add(self, key: str, *, until: float, now: float) -> bool:
         """Put `key` in doubt until the monotonic second `until`; `now` is that clock.

@@ -5,7 +5,7 @@ from types import FrameType
 from datakit import events
 from datakit._clock import SYSTEM_CLOCK, Clock
 from datakit.db.classification import classify
-from datakit.db.reentry import comes_round
+from datakit.db.reentry import LoopHead, comes_round
 from datakit.errors import CommitUnknownError
 from datakit.resilience import RetryPolicy, Verdict
 from datakit.resilience.retry import RetryLoop
@@ -36,6 +36,8 @@ class Attempts:
         self._started = clock.monotonic()
         self._loop: RetryLoop | None = None
         self.delay = 0.0
+        self.head: LoopHead | None = None
+        """Where the caller asked for the current attempt."""
 
     @property
     def remaining(self) -> float | None:
@@ -50,19 +52,19 @@ class Attempts:
         own_fault = verdict is Verdict.WRITER_MOVED and self._read_only
         return Verdict.FATAL if own_fault else verdict
 
-    def again_after_body(self, exc: BaseException, frame: FrameType | None) -> bool:
+    def again_after_body(self, exc: BaseException, frame: FrameType) -> bool:
         """Return whether the body, failed by `exc` before COMMIT, runs again.
 
         Raises:
             BaseException: `exc` itself, with a note, when the policy allows no more.
         """
         verdict = self.verdict(exc)
-        if not self._policy.allows(verdict, 1) or not _loops(frame, exc):
+        if not self._policy.allows(verdict, 1) or not self._loops(frame, exc):
             return False
         self._schedule(exc, verdict)
         return True
 
-    def after_commit(self, exc: Exception, frame: FrameType | None) -> None:
+    def after_commit(self, exc: Exception, frame: FrameType) -> None:
         """Return when the body, whose COMMIT failed by `exc`, runs again.
 
         Raises:
@@ -71,10 +73,10 @@ class Attempts:
         """
         verdict = self.verdict(exc)
         if verdict not in LINK_LOST:
-            if not self._policy.allows(verdict, 1) or not _loops(frame, exc):
+            if not self._policy.allows(verdict, 1) or not self._loops(frame, exc):
                 raise exc
             return self._schedule(exc, verdict)
-        rerun = self._idempotent and _loops(frame, exc)
+        rerun = self._idempotent and self._loops(frame, exc)
         events.emit(events.CommitUnknown, rerun)
         if not rerun:
             raise CommitUnknownError(
@@ -96,12 +98,11 @@ class Attempts:
         self.delay = self._loop.next_delay(exc, verdict)
         events.emit(events.TransactionRetried, attempt + 1, verdict.value)
 
-
-def _loops(frame: FrameType | None, exc: BaseException) -> bool:
-    if comes_round(frame):
-        return True
-    exc.add_note(
-        "datakit: not run again, since the code around `with tx` may leave the loop by return "
-        "or break; let the body reach its end and return after the loop"
-    )
-    return False
+    def _loops(self, frame: FrameType, exc: BaseException) -> bool:
+        if comes_round(frame, self.head):
+            return True
+        exc.add_note(
+            "datakit: not run again, since the code around `with tx` is a generator or may leave "
+            "the loop by return or break; let the body reach its end and return after the loop"
+        )
+        return False

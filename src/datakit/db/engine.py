@@ -79,12 +79,12 @@ def _parse(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
         dialect = parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as exc:
+    except (ArgumentError, NoSuchModuleError, ValueError) as exc:
         raise ConfigError(
             "the database URL cannot be used: expected postgresql+psycopg://user@host/database, "
             f"got {_shown(url)}"
         ) from exc
-    if dialect.name != "postgresql" or not dialect.driver.startswith("psycopg"):
+    if dialect.name != "postgresql" or dialect.driver not in {"psycopg", "psycopg_async"}:
         raise ConfigError(f"{parsed.drivername} is not supported yet: use postgresql+psycopg://")
     try:
         dialect.import_dbapi()

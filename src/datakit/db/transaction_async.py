@@ -1,6 +1,8 @@
 """The transaction for asyncio tasks."""
 
 import sys
+from asyncio import current_task
+from collections.abc import Awaitable
 from contextlib import nullcontext, suppress
 from types import FrameType, TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -8,7 +10,8 @@ from typing import Any, Generic, Self, TypeVar, cast
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from datakit._clock import SYSTEM_CLOCK
-from datakit.db.transaction_base import BeginOption, TransactionBase
+from datakit.db.reentry import loop_head
+from datakit.db.transaction_base import BeginOption, TransactionBase, refuse_autocommit
 from datakit.resilience import RetryPolicy
 from datakit.resilience.retry import acall
 
@@ -25,13 +28,17 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
         idempotent: bool,
         begin_options: dict[str, BeginOption],
     ) -> None:
-        super().__init__(bind, retry, idempotent, begin_options)
+        super().__init__(bind, retry, idempotent, begin_options, current_task)
         self._bind = bind
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Self:
+    def __anext__(self) -> Awaitable[Self]:
+        self._attempts.head = loop_head(sys._getframe(1))
+        return self._next()
+
+    async def _next(self) -> Self:
         if not self._advance():
             raise StopAsyncIteration
         if self._attempts.delay:
@@ -72,8 +79,12 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
             if self._begin_options and isinstance(subject, AsyncConnection):
                 await subject.execution_options(**self._begin_options)
             self._begun = await subject.begin().start(is_ctxmanager=True)
-            if self._begin_options and isinstance(subject, AsyncSession):
-                await subject.connection(execution_options=self._begin_options)
+            connection = (
+                subject
+                if isinstance(subject, AsyncConnection)
+                else await subject.connection(execution_options=self._begin_options)
+            )
+            await connection.run_sync(refuse_autocommit)
         except BaseException:
             await subject.__aexit__(None, None, None)
             raise

@@ -1,20 +1,29 @@
 """What the sync and the async transaction share: the loop's bookkeeping, no I/O."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError
 
 from datakit.db.attempts import Attempts
 from datakit.db.bind import AsyncBind, SyncBind, engine_of, policy_of
+from datakit.errors import ConfigError
 from datakit.resilience import RetryPolicy, deadline
 
 BeginOption = str | bool | int | None
 
-_open: ContextVar[frozenset[int]] = ContextVar("datakit_open_transactions", default=frozenset())
+_open: ContextVar[tuple["TransactionBase", ...]]
+_open = ContextVar("datakit_open_transactions", default=())
+"""Those opened in this context or in the one that it was copied from."""
 
 
 class TransactionBase:
     """One transaction: an iterator of attempts, each entered with `with`."""
+
+    _owner: object = None
+    """The thread or task that is in its block; None while nobody is."""
 
     def __init__(
         self,
@@ -22,9 +31,11 @@ class TransactionBase:
         retry: RetryPolicy | None,
         idempotent: bool,
         begin_options: dict[str, BeginOption],
+        caller: Callable[[], object],
     ) -> None:
         engine = engine_of(bind)
         self._key = id(engine)
+        self._caller = caller
         self._begin_options = begin_options
         self._policy = retry or policy_of(engine)
         self._attempts = Attempts(
@@ -51,7 +62,8 @@ class TransactionBase:
                 "an attempt is entered once, in a loop: for tx in transaction(engine): "
                 "with tx as conn: ..."
             )
-        if self._key in _open.get():
+        me = self._caller()
+        if any(other._key == self._key and other._owner is me for other in _open.get()):
             raise InvalidRequestError(
                 "a transaction on this engine is open already, and one inside another would "
                 "commit apart from it: pass the connection down instead"
@@ -61,7 +73,29 @@ class TransactionBase:
         return None if remaining is None else deadline(remaining)
 
     def _opened(self) -> None:
-        _open.set(_open.get() | {self._key})
+        self._owner = self._caller()
+        _open.set((*_still_open(), self))
 
     def _closed(self) -> None:
-        _open.set(_open.get() - {self._key})
+        """Note the end, perhaps in another context: a generator is finalized in anybody's."""
+        self._owner = None
+        _open.set(_still_open())
+
+
+def _still_open() -> tuple[TransactionBase, ...]:
+    return tuple(other for other in _open.get() if other._owner is not None)
+
+
+def refuse_autocommit(connection: Connection) -> None:
+    """Do nothing when `connection` opens transactions.
+
+    Raises:
+        ConfigError: it is in autocommit, where each statement is committed at once.
+    """
+    driver = connection.connection.dbapi_connection
+    with suppress(NotImplementedError):  # SQLAlchemy cannot tell for every driver
+        if driver is not None and connection.dialect.detect_autocommit_setting(driver):
+            raise ConfigError(
+                "transaction() on a connection in AUTOCOMMIT: each statement is committed at "
+                "once, so that nothing could be run again safely; use another isolation level"
+            )

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import nullcontext, suppress
+from threading import current_thread
 from types import FrameType, TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -9,7 +10,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from datakit._clock import SYSTEM_CLOCK
-from datakit.db.transaction_base import BeginOption, TransactionBase
+from datakit.db.reentry import loop_head
+from datakit.db.transaction_base import BeginOption, TransactionBase, refuse_autocommit
 from datakit.resilience import RetryPolicy
 from datakit.resilience.retry import call
 
@@ -26,13 +28,14 @@ class Transaction(TransactionBase, Generic[C]):
         idempotent: bool,
         begin_options: dict[str, BeginOption],
     ) -> None:
-        super().__init__(bind, retry, idempotent, begin_options)
+        super().__init__(bind, retry, idempotent, begin_options, current_thread)
         self._bind = bind
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Self:
+        self._attempts.head = loop_head(sys._getframe(1))
         if not self._advance():
             raise StopIteration
         if self._attempts.delay:
@@ -73,8 +76,11 @@ class Transaction(TransactionBase, Generic[C]):
                 subject = subject.execution_options(**self._begin_options)
             self._begun = subject.begin()
             self._begun.__enter__()
-            if self._begin_options and isinstance(subject, Session):
-                subject.connection(execution_options=self._begin_options)
+            refuse_autocommit(
+                subject
+                if isinstance(subject, Connection)
+                else subject.connection(execution_options=self._begin_options)
+            )
         except BaseException:
             subject.close()
             raise

@@ -84,6 +84,10 @@ enough to see a record flip and far below the VPC resolver's 1,024 packets a sec
 SUSPECT_RECHECK = 1.0
 """Seconds for which stale data is served without asking again when connections to it fail."""
 
+CLIENT_RESPONSE = 1.8
+"""Seconds that a query may take where stale data could be served instead. Source: RFC 8767
+section 5."""
+
 FAILURE_RECHECK = 30.0
 """Seconds for which stale data is served without asking again. Source: RFC 8767 section 5."""
 

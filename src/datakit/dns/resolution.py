@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from datakit.dns.answer import TtlRules
 from datakit.errors import (
+    ConfigError,
     DnsError,
     NameNotFoundError,
     NoDataError,
@@ -52,12 +53,22 @@ def resolution(
     """Ask for `name` and on along its CNAMEs.
 
     Raises:
+        ConfigError: there can be no such name or type.
         ServerFailureError: every server failed, or the chain does not end.
         ResolveTimeoutError: no server answered in time.
     """
     import dns.exception
+    import dns.name
+    import dns.rdatatype
     import dns.resolver
 
+    malformed = (
+        dns.name.EmptyLabel,
+        dns.name.LabelTooLong,
+        dns.name.NameTooLong,
+        dns.name.BadEscape,
+        dns.rdatatype.UnknownRdatatype,
+    )
     chain: list[str] = []
     ttl = rules.max_ttl
     target = name
@@ -68,6 +79,8 @@ def resolution(
             return _absent(NameNotFoundError(f"{name} does not exist"), _nxdomain_ttl(exc), rules)
         except dns.exception.Timeout as exc:
             raise ResolveTimeoutError(f"no DNS server answered for {name} {rdtype}: {exc}") from exc
+        except malformed as exc:
+            raise ConfigError(f"{name!r} {rdtype!r} cannot be asked for: {exc}") from exc
         except (dns.exception.DNSException, OSError) as exc:
             raise ServerFailureError(f"could not resolve {name} {rdtype}: {exc}") from exc
         result = reply.chaining_result

@@ -8,7 +8,6 @@ from datakit.dns.config import configured
 from datakit.dns.resolution import Absent, Found, resolution
 from datakit.dns.resolver_base import Address, ResolverBase
 from datakit.errors import DnsError, NoDataError, ResolveTimeoutError, ServerFailureError
-from datakit.resilience.deadlines import deadline
 from datakit.resilience.flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
 
     def _resolve(self, name: str, rdtype: str) -> Found | Absent:
         stub = self._stub
-        lifetime = deadline.bound(self._deadline)
+        lifetime = self._lifetime((name, rdtype))
         steps = resolution(name, rdtype, self._rules)
         target = next(steps)
         try:

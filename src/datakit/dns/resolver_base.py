@@ -10,6 +10,7 @@ from cachebox import LRUCache
 from datakit import events
 from datakit._clock import SYSTEM_CLOCK, Clock
 from datakit.dns.answer import (
+    CLIENT_RESPONSE,
     FAILURE_RECHECK,
     SUSPECT_RECHECK,
     Answer,
@@ -22,6 +23,7 @@ from datakit.dns.config import parse_server
 from datakit.dns.hosts import local_records
 from datakit.dns.resolution import Absent, Found
 from datakit.errors import ConfigError, DnsError, NoDataError
+from datakit.resilience.deadlines import deadline as enclosing
 
 HOSTS_TTL = 60.0
 """Seconds before the hosts file is read again for a name."""
@@ -73,6 +75,8 @@ class ResolverBase(Generic[F]):
             "min_ttl": min_ttl, "max_ttl": max_ttl, "negative_max_ttl": negative_max_ttl,
             "max_stale": max_stale, "timeout": timeout, "deadline": deadline,
         }  # fmt: skip
+        if isinstance(servers, str):
+            raise ConfigError(f"servers={servers!r}: expected a list of addresses")
         for name, value in figures.items():
             if not value >= 0:
                 raise ConfigError(f"{name}={value!r}: must be 0 or more seconds")
@@ -102,6 +106,17 @@ class ResolverBase(Generic[F]):
         if entry is not None:
             entry.suspect = True
             entry.retry_at = min(entry.retry_at, self._clock.monotonic() + SUSPECT_RECHECK)
+
+    def _lifetime(self, key: tuple[str, str]) -> float:
+        """Return the seconds that a query for `key` may take.
+
+        Raises:
+            DeadlineExceededError: nothing is left of the enclosing `deadline`.
+        """
+        has_stale = self._cache.get(key) is not None
+        return enclosing.bound(
+            min(self._deadline, CLIENT_RESPONSE) if has_stale else self._deadline
+        )
 
     def _stored(self, key: tuple[str, str]) -> Answer | None:
         """Return the answer to use without asking, None when the servers must be asked.

@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 from datakit import events
 from datakit.errors import ConfigError, OverloadError
 from datakit.resilience.deadlines import deadline
+from datakit.resilience.forks import renew_after_fork
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +44,11 @@ class Bulkhead:
         self.limit = limit
         self.max_wait = max_wait
         self.max_waiting = max_waiting
+        self.start_anew()
+        renew_after_fork(self)
+
+    def start_anew(self) -> None:
+        """Forget who runs and who waits; called in a forked child, whose threads are gone."""
         self._lock = Lock()
         self._running = 0
         self._queue: deque[_Waiter] = deque()

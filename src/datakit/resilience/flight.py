@@ -1,13 +1,12 @@
 """Any number of threads that want one key share a single run of the work."""
 
 from collections.abc import Callable, Hashable
-from os import register_at_fork
 from threading import Event, Lock, get_ident
-from typing import Any, Generic, TypeVar
-from weakref import WeakSet
+from typing import Generic, TypeVar
 
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline
+from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
 
@@ -15,13 +14,14 @@ T = TypeVar("T")
 class _Flight(Generic[T]):
     """One run. It ends with a value, an error, or (leader interrupted) with neither."""
 
-    __slots__ = ("done", "error", "leader", "values")
+    __slots__ = ("done", "error", "leader", "out_of_time", "values")
 
     def __init__(self) -> None:
         self.leader = get_ident()
         self.done = Event()
         self.values: tuple[T, ...] = ()
         self.error: Exception | None = None
+        self.out_of_time = False
 
 
 class SingleFlight(Generic[T]):
@@ -33,10 +33,11 @@ class SingleFlight(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._start_anew()
-        _all.add(self)
+        self.start_anew()
+        renew_after_fork(self)
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
+        """Forget the runs under way; called in a forked child, whose threads are gone."""
         self._lock = Lock()
         self._flights: dict[Hashable, _Flight[T]] = {}
 
@@ -58,7 +59,7 @@ class SingleFlight(Generic[T]):
                 raise DeadlineExceededError(f"the deadline ended while another loaded {key!r}")
             if flight.values:
                 return flight.values[0]
-            if flight.error is not None and not isinstance(flight.error, DeadlineExceededError):
+            if flight.error is not None and not flight.out_of_time:
                 raise flight.error
 
     def _lead(self, key: Hashable, flight: _Flight[T], work: Callable[[], T]) -> T:
@@ -68,6 +69,7 @@ class SingleFlight(Generic[T]):
             return value
         except Exception as exc:
             flight.error = exc
+            flight.out_of_time = is_out_of_time(exc)
             raise
         finally:
             with self._lock:
@@ -75,12 +77,6 @@ class SingleFlight(Generic[T]):
             flight.done.set()
 
 
-_all: WeakSet[SingleFlight[Any]] = WeakSet()
-
-
-def _forget_the_parents_runs() -> None:
-    for flights in list(_all):
-        flights._start_anew()
-
-
-register_at_fork(after_in_child=_forget_the_parents_runs)
+def is_out_of_time(exc: Exception) -> bool:
+    """Return whether work failed by the `deadline` of whoever ran it, which others may not have."""
+    return isinstance(exc, DeadlineExceededError) and deadline.remaining() == 0

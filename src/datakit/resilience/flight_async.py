@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline
+from datakit.resilience.flight import is_out_of_time
 
 T = TypeVar("T")
 
@@ -16,11 +17,12 @@ T = TypeVar("T")
 class _Run(Generic[T]):
     """A task and how many wait for it."""
 
-    __slots__ = ("task", "waiting")
+    __slots__ = ("out_of_time", "task", "waiting")
 
     def __init__(self, task: "asyncio.Task[T]") -> None:
         self.task = task
         self.waiting = 0
+        self.out_of_time = False
 
 
 class AsyncSingleFlight(Generic[T]):
@@ -54,7 +56,7 @@ class AsyncSingleFlight(Generic[T]):
             try:
                 return await self._wait(run, key)
             except DeadlineExceededError:
-                if not joined or deadline.remaining() == 0:
+                if not joined or not run.out_of_time or deadline.remaining() == 0:
                     raise
 
     def _begin(
@@ -65,7 +67,11 @@ class AsyncSingleFlight(Generic[T]):
     ) -> _Run[T]:
         async def marked() -> T:
             _inside.set(_inside.get() | {(id(self), key)})
-            return await work()
+            try:
+                return await work()
+            except Exception as exc:
+                run.out_of_time = is_out_of_time(exc)
+                raise
 
         def land(task: "asyncio.Task[T]") -> None:
             if runs.get(key) is run:

@@ -190,6 +190,39 @@ async def test_a_loop_that_does_not_enter_its_attempt_is_told_so(database: Datab
                 pass
 
 
+async def test_autocommit_is_refused(
+    opened: Opened, postgres: PostgresNode, database: Database
+) -> None:
+    """Each statement would be committed at once, and run twice when the body is run again."""
+    with pytest.raises(ConfigError, match="AUTOCOMMIT"):
+        await database.transact(Runs(), isolation_level="AUTOCOMMIT")
+    with pytest.raises(ConfigError, match="AUTOCOMMIT"):
+        await opened(postgres.url(), isolation_level="AUTOCOMMIT").transact(Runs())
+    assert await rows(database) == []
+    assert database.checked_out == 0
+    await database.transact(Runs())
+
+
+async def test_a_task_started_inside_a_transaction_may_open_its_own(
+    postgres: PostgresNode,
+) -> None:
+    database = Database("async", postgres.url())
+    release = asyncio.Event()
+
+    async def background() -> None:
+        await release.wait()
+        await database.transact(lambda conn: conn.execute(text("SELECT 1")))
+
+    tasks = []
+    assert isinstance(database.bind, AsyncEngine)
+    async for tx in transaction(database.bind):
+        async with tx:
+            tasks.append(asyncio.create_task(background()))
+    release.set()
+    await tasks[0]
+    await database.close()
+
+
 async def test_an_attempt_is_entered_once_and_in_a_loop(database: Database) -> None:
     """Two bodies in one attempt would run twice when the second one is to run again."""
     if isinstance(database.bind, AsyncEngine):

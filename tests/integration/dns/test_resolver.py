@@ -9,6 +9,7 @@ import pytest
 from datakit import AsyncResolver, Resolver, deadline, events
 from datakit.dns import Address, Answer
 from datakit.errors import (
+    ConfigError,
     DeadlineExceededError,
     NameNotFoundError,
     NoDataError,
@@ -199,6 +200,29 @@ async def test_a_stale_address_that_fails_is_asked_about_every_second(
     assert (await names.lookup()).source == "stale"
     names.clock.advance(1)
     assert (await names.lookup()).records == ("192.0.2.2",)
+
+
+async def test_silent_servers_hold_nobody_up_who_has_a_stale_answer(
+    names: Names, dns_server: DnsServer
+) -> None:
+    patient = type(names.resolver)([dns_server.endpoint], clock=names.clock)
+    names.resolver = patient
+    await names.lookup()
+    dns_server.fail("silent")
+    names.clock.advance(11)
+    async with asyncio.timeout(4):
+        assert (await names.lookup()).source == "stale"
+
+
+@pytest.mark.parametrize("name", ["bad..host", "x" * 64 + ".internal", ""])
+async def test_what_can_be_no_name_is_told_at_once(names: Names, name: str) -> None:
+    with pytest.raises((ConfigError, NoDataError, NameNotFoundError)):
+        await names.lookup(name)
+
+
+async def test_an_unknown_type_is_told_at_once(names: Names) -> None:
+    with pytest.raises(ConfigError, match="NONSENSE"):
+        await names.lookup(NAME, "NONSENSE")
 
 
 async def test_is_current_follows_the_record(names: Names, dns_server: DnsServer) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy.exc import OperationalError
 
 from datakit import RetryPolicy
 from datakit.db.attempts import Attempts
+from datakit.db.reentry import loop_head
 from datakit.errors import CommitUnknownError
 from datakit.testing import FakeClock
 
@@ -17,9 +18,24 @@ def lost() -> OperationalError:
     return OperationalError("COMMIT", {}, Exception("gone"), connection_invalidated=True)
 
 
+class Heads:
+    """One turn, whose head is that of the attempts."""
+
+    def __init__(self, attempts: Attempts) -> None:
+        self.attempts = attempts
+        self.turns = iter([1])
+
+    def __iter__(self) -> "Heads":
+        return self
+
+    def __next__(self) -> int:
+        self.attempts.head = loop_head(sys._getframe(1))
+        return next(self.turns)
+
+
 def inside_loop(attempts: Attempts, exc: Exception, *, commit: bool) -> bool:
     """Report `exc` from within a loop that comes round."""
-    for _ in range(1):
+    for _ in Heads(attempts):
         frame = sys._getframe()
         if commit:
             attempts.after_commit(exc, frame)

@@ -1,11 +1,12 @@
 """Which shapes of code are certain to come round to their loop."""
 
 import sys
-from types import FrameType, TracebackType
+from collections.abc import Awaitable, Iterator
+from types import TracebackType
 
 import pytest
 
-from datakit.db.reentry import comes_round
+from datakit.db.reentry import LoopHead, comes_round, loop_head
 
 
 class Probe:
@@ -14,11 +15,13 @@ class Probe:
     def __init__(self) -> None:
         self.turns = 2
         self.seen: list[bool] = []
+        self.head: LoopHead | None = None
 
     def __iter__(self) -> "Probe":
         return self
 
     def __next__(self) -> "Probe":
+        self.head = loop_head(sys._getframe(1))
         self.turns -= 1
         if self.turns < 0:
             raise StopIteration
@@ -33,13 +36,17 @@ class Probe:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        self.seen.append(comes_round(sys._getframe(1)))
+        self.seen.append(comes_round(sys._getframe(1), self.head))
         return isinstance(exc, ValueError)
 
     def __aiter__(self) -> "Probe":
         return self
 
-    async def __anext__(self) -> "Probe":
+    def __anext__(self) -> Awaitable["Probe"]:
+        self.head = loop_head(sys._getframe(1))
+        return self._next()
+
+    async def _next(self) -> "Probe":
         self.turns -= 1
         if self.turns < 0:
             raise StopAsyncIteration
@@ -54,7 +61,7 @@ class Probe:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        self.seen.append(comes_round(sys._getframe(1)))
+        self.seen.append(comes_round(sys._getframe(1), self.head))
         return isinstance(exc, ValueError)
 
 
@@ -145,8 +152,80 @@ def returns_conditionally(probe: Probe) -> int:
     return 9
 
 
-LOOPS = [falls_through, fails_in_body, works_after, continues_inside, inside_try]
-LEAVES = [returns_inside, returns_after, fails_then_returns_after, breaks_inside, without_a_loop]
+def breaks_after_inside_another_loop(probe: Probe) -> None:
+    for _ in range(1):
+        for tx in probe:
+            with tx:
+                raise ValueError
+            break
+
+
+def breaks_inside_another_loop(probe: Probe) -> None:
+    for _ in range(1):
+        for tx in probe:
+            with tx:
+                break
+
+
+def breaks_before_another_loop(probe: Probe) -> int:
+    for tx in probe:
+        with tx:
+            raise ValueError
+        break
+    return sum(n for n in range(3))
+
+
+def in_another_loop_than_its_own(probe: Probe) -> None:
+    attempts = iter(probe)
+    tx = next(attempts)
+    for _ in range(1):
+        with tx:
+            raise ValueError
+
+
+def in_a_generator(probe: Probe) -> None:
+    def generator() -> Iterator[int]:
+        for tx in probe:
+            with tx as turn:
+                yield turn
+
+    next(generator())
+
+
+def inside_and_around_other_loops(probe: Probe) -> int:
+    total = 0
+    for _ in range(1):
+        for tx in probe:
+            with tx as turn:
+                for _ in range(2):
+                    total += turn
+            for _ in range(2):
+                total += 1
+        while total > 100:
+            total -= 1
+    return total
+
+
+LOOPS = [
+    inside_and_around_other_loops,
+    falls_through,
+    fails_in_body,
+    works_after,
+    continues_inside,
+    inside_try,
+]
+LEAVES = [
+    breaks_after_inside_another_loop,
+    breaks_inside_another_loop,
+    breaks_before_another_loop,
+    in_another_loop_than_its_own,
+    in_a_generator,
+    returns_inside,
+    returns_after,
+    fails_then_returns_after,
+    breaks_inside,
+    without_a_loop,
+]
 
 
 @pytest.mark.parametrize("shape", LOOPS, ids=lambda f: f.__name__)
@@ -204,6 +283,6 @@ def test_a_block_of_a_hundred_statements_comes_round() -> None:
     assert probe.seen == [True, True]
 
 
-def test_no_frame_does_not_come_round() -> None:
-    nobody: FrameType | None = None
-    assert not comes_round(nobody)
+def test_a_frame_that_asked_for_nothing_does_not_come_round() -> None:
+    for _ in range(1):
+        assert not comes_round(sys._getframe(), None)

@@ -1,6 +1,7 @@
 """At most n at once, threads and tasks together; no place is ever lost."""
 
 import asyncio
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,21 @@ async def test_a_place_granted_to_a_closed_loop_goes_to_the_next() -> None:
     assert bulkhead.running == 0
     for task in abandoned:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_a_forked_child_has_all_places() -> None:
+    bulkhead, release = Bulkhead(1, max_wait=5), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(bulkhead.call, release.wait)
+        while not bulkhead.running:
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            os._exit(bulkhead.call(lambda: 42))
+        _, status = os.waitpid(child, 0)
+        release.set()
+        running.result()
+    assert os.waitstatus_to_exitcode(status) == 42
 
 
 def test_a_deadline_that_is_over_begins_nothing() -> None:

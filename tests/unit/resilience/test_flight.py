@@ -58,9 +58,8 @@ def test_the_crowd_gets_the_error() -> None:
     assert flights.run("k", lambda: 7) == 7
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), DeadlineExceededError("its own")])
-def test_the_next_takes_over_when_the_first_is_interrupted(error: BaseException) -> None:
-    flights, work = SingleFlight[int](), Work(error)
+def test_the_next_takes_over_when_the_first_is_interrupted() -> None:
+    flights, work = SingleFlight[int](), Work(KeyboardInterrupt())
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(flights.run, "k", work)
         assert work.started.wait(10)
@@ -68,8 +67,45 @@ def test_the_next_takes_over_when_the_first_is_interrupted(error: BaseException)
         time.sleep(0.1)
         work.gate.set()
         assert second.result() == 2
-        with pytest.raises(type(error)):
+        with pytest.raises(KeyboardInterrupt):
             first.result()
+
+
+def test_the_next_takes_over_when_the_first_runs_out_of_time() -> None:
+    flights, gate, started = SingleFlight[int](), threading.Event(), threading.Event()
+
+    def hurried() -> int:
+        with deadline(0.1):
+            return flights.run("k", slow)
+
+    def slow() -> int:
+        started.set()
+        assert gate.wait(10)
+        deadline.bound(1)
+        return 2
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(contextvars.copy_context().run, hurried)
+        assert started.wait(10)
+        second = pool.submit(flights.run, "k", slow)
+        time.sleep(0.2)
+        gate.set()
+        assert second.result() == 2
+        with pytest.raises(DeadlineExceededError):
+            first.result()
+
+
+def test_a_deadline_of_the_works_own_is_an_error_like_any_other() -> None:
+    flights, work = SingleFlight[int](), Work(DeadlineExceededError("its own"))
+    with ThreadPoolExecutor(5) as pool:
+        calls = [pool.submit(flights.run, "k", work) for _ in range(5)]
+        assert work.started.wait(10)
+        time.sleep(0.1)
+        work.gate.set()
+        for call in calls:
+            with pytest.raises(DeadlineExceededError):
+                call.result()
+    assert work.runs == 1
 
 
 def test_a_waiters_deadline_ends_its_wait_alone() -> None:
