@@ -1,5 +1,6 @@
 """Values as msgpack, decoded to the type that a function says it returns."""
 
+import dataclasses
 import typing
 from collections.abc import Callable
 from functools import lru_cache
@@ -33,12 +34,28 @@ class Codec(Generic[T]):
             CodecError: it holds something that has no msgpack form.
         """
         try:
-            return _encode(value)
+            payload = _encode(value)
         except (TypeError, ValueError, OverflowError, RecursionError) as exc:
             raise CodecError(
                 f"a {type(value).__qualname__} cannot be stored ({type(exc).__name__}): return "
                 "plain data, a dataclass, a msgspec Struct or what these hold"
             ) from exc
+        if not self._comes_back(value, payload):
+            raise CodecError(
+                f"a {type(value).__qualname__} would come back from the cache as something else: "
+                "annotate the function with the very type that it returns"
+            )
+        return payload
+
+    def _comes_back(self, value: T, payload: bytes) -> bool:
+        """Return whether a hit would give what the miss gave; a subclass would lose its own."""
+        try:
+            decoded = self._decode(payload)
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+            return False
+        if _is_record(value) and type(decoded) is not type(value):
+            return False
+        return bool(decoded == value) or _encode(decoded) == payload  # NaN, a tuple for a list
 
     def decode(self, payload: bytes) -> T:
         """Return the value that `payload` holds.
@@ -56,6 +73,10 @@ class Codec(Generic[T]):
         if payload is None or type(value) in SHAREABLE:
             return value
         return self.decode(payload)
+
+
+def _is_record(value: object) -> bool:
+    return isinstance(value, msgspec.Struct) or dataclasses.is_dataclass(value)
 
 
 PLAIN: Final = Codec[Any](msgspec.msgpack.Decoder().decode)

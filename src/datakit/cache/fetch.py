@@ -124,6 +124,10 @@ class Fetcher:
             self._core.failed("set", exc)
             if load.void:
                 self._core.doubt(key, seconds)
+        except BaseException:  # interrupted between storing it and taking it back
+            if load.void:
+                self._core.doubt(key, seconds)
+            raise
 
     def renew(self, key: str, codec: Codec[T], ttl: Lifetime, loader: Callable[[], T]) -> T:
         """Return what `loader` returns now, stored in place of what is there."""
@@ -150,6 +154,9 @@ class Fetcher:
         except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
             self._core.failed("set", exc)
             self._core.doubt(key, doubtful)
+        except BaseException:  # interrupted: the server may or may not have taken it
+            self._core.doubt(key, doubtful)
+            raise
 
     def _write(self, key: str, value: object, payload: bytes | None, seconds: float) -> None:
         """Put the value in place, or remove what is there where the value must not be stored."""
@@ -178,6 +185,9 @@ class Fetcher:
             self._write(key, value, payload, seconds)
         except Exception as exc:
             raise self._core.refused("set", key, longest(ttl), exc) from exc
+        except BaseException:  # interrupted: the server may or may not have taken it
+            self._core.doubt(key, longest(ttl))
+            raise
 
     def remove(self, key: str, doubtful: float = NEVER) -> None:
         """Remove what is stored under `key`; a load under way will not be stored.
@@ -192,6 +202,9 @@ class Fetcher:
             self._write(key, None, None, 0)
         except Exception as exc:
             raise self._core.refused("delete", key, doubtful, exc) from exc
+        except BaseException:  # interrupted: the server may or may not have taken it
+            self._core.doubt(key, doubtful)
+            raise
 
     def _cleared(self, key: str, backend: Backend) -> bool:
         """Return whether there is no doubt about `key`, once the invalidation is tried again."""

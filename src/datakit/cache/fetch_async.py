@@ -120,6 +120,10 @@ class AsyncFetcher:
             self._core.failed("set", exc)
             if load.void:
                 self._core.doubt(key, seconds)
+        except BaseException:  # interrupted between storing it and taking it back
+            if load.void:
+                self._core.doubt(key, seconds)
+            raise
 
     async def renew(
         self, key: str, codec: Codec[T], ttl: Lifetime, loader: Callable[[], Awaitable[T]]
@@ -148,6 +152,9 @@ class AsyncFetcher:
         except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
             self._core.failed("set", exc)
             self._core.doubt(key, doubtful)
+        except BaseException:  # interrupted: the server may or may not have taken it
+            self._core.doubt(key, doubtful)
+            raise
 
     async def _write(self, key: str, value: object, payload: bytes | None, seconds: float) -> None:
         """Put the value in place, or remove what is there where the value must not be stored."""
@@ -176,6 +183,9 @@ class AsyncFetcher:
             await self._write(key, value, payload, seconds)
         except Exception as exc:
             raise self._core.refused("set", key, longest(ttl), exc) from exc
+        except BaseException:  # interrupted: the server may or may not have taken it
+            self._core.doubt(key, longest(ttl))
+            raise
 
     async def remove(self, key: str, doubtful: float = NEVER) -> None:
         """Remove what is stored under `key`; a load under way will not be stored.
@@ -190,6 +200,9 @@ class AsyncFetcher:
             await self._write(key, None, None, 0)
         except Exception as exc:
             raise self._core.refused("delete", key, doubtful, exc) from exc
+        except BaseException:  # interrupted: the server may or may not have taken it
+            self._core.doubt(key, doubtful)
+            raise
 
     async def _cleared(self, key: str, backend: AsyncBackend) -> bool:
         """Return whether there is no doubt about `key`, once the invalidation is tried again."""

@@ -17,7 +17,7 @@ from datakit import events
 from datakit.cache import Cache
 from datakit.errors import CacheUnavailableError, DeadlineExceededError
 from datakit.resilience import deadline
-from datakit.testing import RedisServer
+from datakit.testing import FaultProxy, RedisServer
 
 TIMEOUT = 0.25
 SLACK = 0.2  # seconds for a loaded machine
@@ -361,3 +361,26 @@ def test_more_callers_than_connections_wait_their_turn(side: Any, product: Any) 
     get_product = side.function(lambda product_id: product(product_id, "x", []))
     get_product(7)
     assert len(get_product.crowd(100, 7)) == 100
+
+
+async def test_an_invalidation_that_is_cancelled_leaves_the_key_in_doubt(
+    redis_server: RedisServer,
+) -> None:
+    """The server may not have taken it: the old value must not be served on."""
+    with FaultProxy(redis_server.address, redis_server.port) as proxy:
+        cache = Cache(f"redis://{proxy.host}:{proxy.port}", namespace="doubt", timeout=5)
+        values = ["old", "new"]
+
+        @cache.cached(ttl=60)
+        async def value() -> str:
+            return values.pop(0)
+
+        assert await value() == "old"
+        proxy.black_hole()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await value.invalidate()
+        proxy.reset()
+        proxy.heal()
+        assert await value() == "new"
+        await cache.aio.close()

@@ -1,0 +1,94 @@
+"""A hit gives what the miss gave: nothing truncated, nothing another call's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from datakit import Cache, events
+from datakit.errors import CodecError, ConfigError
+
+
+@dataclass
+class Animal:
+    name: str
+
+
+@dataclass
+class Dog(Animal):
+    age: int = 0
+
+
+@pytest.fixture
+def cache() -> Cache:
+    return Cache()
+
+
+def test_a_subclass_is_returned_whole_and_not_kept(cache: Cache) -> None:
+    seen: list[events.Event] = []
+
+    @cache.cached(ttl=60)
+    def find() -> Animal:
+        return Dog("rex", 3)
+
+    unsubscribe = events.subscribe(seen.append)
+    assert [find(), find()] == [Dog("rex", 3)] * 2
+    unsubscribe()
+    assert any(isinstance(event, events.CacheValueRejected) for event in seen)
+
+
+def test_a_subclass_inside_a_list_is_not_truncated(cache: Cache) -> None:
+    @cache.cached(ttl=60)
+    def find() -> list[Animal]:
+        return [Animal("tom"), Dog("rex", 3)]
+
+    assert find() == find() == [Animal("tom"), Dog("rex", 3)]
+
+
+def test_a_dataclass_without_an_annotation_never_becomes_a_dict(cache: Cache) -> None:
+    @cache.cached(ttl=60)
+    def find():  # type: ignore[no-untyped-def]
+        return Animal("tom")
+
+    assert find() == find() == Animal("tom")
+    with pytest.raises(CodecError, match="annotate"):
+        cache.set("tom", Animal("tom"), ttl=60)
+
+
+def test_what_is_equal_is_kept(cache: Cache) -> None:
+    runs = []
+
+    @cache.cached(ttl=60)
+    def figures() -> Sequence[float]:
+        runs.append(1)
+        return (1.0, 2.0, float("nan"))
+
+    assert list(figures())[:2] == list(figures())[:2] == [1, 2]
+    assert len(runs) == 1
+
+
+def test_arguments_of_a_template_do_not_run_into_each_other(cache: Cache) -> None:
+    @cache.cached(ttl=60, key="pair:{a}:{b}")
+    def pair(a: str, b: str) -> str:
+        return f"{a}|{b}"
+
+    assert pair("x:y", "z") == "x:y|z"
+    assert pair("x", "y:z") == "x|y:z"
+    assert pair("x%3Ay", "z") == "x%3Ay|z"
+    assert pair.key("x", "y") == "pair:x:y"
+
+
+def test_a_template_with_one_argument_is_the_same_for_other_programs(cache: Cache) -> None:
+    @cache.cached(ttl=60, key="product:{sku}")
+    def product(sku: str) -> str:
+        return sku
+
+    assert product.key("a:b%") == "product:a:b%"
+
+
+def test_a_template_without_a_separator_is_refused(cache: Cache) -> None:
+    with pytest.raises(ConfigError, match="separator"):
+
+        @cache.cached(ttl=60, key="p{a}{b}")
+        def pair(a: str, b: str) -> str:
+            return a + b
