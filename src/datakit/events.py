@@ -92,7 +92,7 @@ class CacheUnavailable(Event):
 
 @dataclass(frozen=True, slots=True)
 class CacheValueRejected(Event):
-    """A stored value could not be read and counts as a miss."""
+    """A stored value could not be read and counts as a miss, or a loaded one cannot be stored."""
 
     key: str
     reason: str

@@ -84,12 +84,40 @@ def kill(directory: str, roots: Mapping[int, int]) -> None:
         TimeoutError: some outlived it by 10 s.
     """
     give_up = time.monotonic() + _DEATH_TIMEOUT
+    killed: set[int] = set()
+    shared: set[Path] = set()
     send((p for p in members(directory, roots) if p.pid in roots), signal.SIGSTOP)  # no more forks
     while found := members(directory, roots):
         if time.monotonic() > give_up:
             raise TimeoutError(f"still alive after SIGKILL: {found}")
+        killed.update(p.pid for p in found)
+        shared.update(path for p in found for path in _shared_files(p.pid))
         send(found, signal.SIGKILL)
         time.sleep(0.002)
+    _remove_shared_memory(killed, shared)
+
+
+def _shared_files(pid: int) -> Iterable[Path]:
+    """Return the POSIX shared memory of PostgreSQL that `pid` maps. Source: proc_pid_maps(5)."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, found, name = line.partition(" /dev/shm/PostgreSQL.")
+        if found and name.isdecimal():
+            yield Path(f"/dev/shm/PostgreSQL.{name}")  # noqa: S108 - named by the kernel
+
+
+def _remove_shared_memory(killed: set[int], shared: set[Path]) -> None:
+    """Remove what the killed processes shared: initdb tries out every kind, whatever is set."""
+    for path in shared:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
+        _, segment, _, _, creator, _, attached, *_ = map(int, line.split()[:7])
+        if creator in killed and attached == 0:
+            ctypes.CDLL(None).shmctl(segment, _IPC_RMID, None)
 
 
 def remove_segment(data: Path) -> None:
