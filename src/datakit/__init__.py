@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         transaction,
     )
     from datakit.dns import AsyncResolver, Resolver
-    from datakit.resilience import Bulkhead, RetryPolicy, deadline
+    from datakit.resilience import Bulkhead, CircuitBreaker, RetryBudget, RetryPolicy, deadline
 
 __version__ = "0.1.0"
 
@@ -23,7 +23,7 @@ __all__ = [
     "create_engine", "create_async_engine", "transaction", "run_transaction", "classify",
     "Cache", "cached",
     "Resolver", "AsyncResolver",
-    "RetryPolicy", "Bulkhead", "deadline",
+    "RetryPolicy", "RetryBudget", "CircuitBreaker", "Bulkhead", "deadline",
     "errors", "events",
 ]  # fmt: skip
 
@@ -38,6 +38,8 @@ _HOMES = {
     "Resolver": "datakit.dns",
     "AsyncResolver": "datakit.dns",
     "RetryPolicy": "datakit.resilience",
+    "RetryBudget": "datakit.resilience",
+    "CircuitBreaker": "datakit.resilience",
     "Bulkhead": "datakit.resilience",
     "deadline": "datakit.resilience",
 }

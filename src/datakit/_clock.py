@@ -2,7 +2,14 @@
 
 import time
 from random import SystemRandom
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    import threading
+
+MAX_WAIT: Final = 1e9
+"""Seconds, about what a lock of the operating system takes at most."""
 
 
 class Clock(Protocol):
@@ -23,6 +30,16 @@ class Clock(Protocol):
         """Suspend the calling task."""
 
 
+class WaitingClock(Clock, Protocol):
+    """A clock that limits how long something is waited for, too."""
+
+    def wait_for(self, event: "threading.Event", seconds: float, /) -> None:
+        """Block the calling thread until `event` is set, for `seconds` at most."""
+
+    async def await_for(self, event: "asyncio.Event", seconds: float, /) -> None:
+        """Suspend the calling task until `event` is set, for `seconds` at most."""
+
+
 class SystemClock:
     """The machine's clock."""
 
@@ -36,8 +53,22 @@ class SystemClock:
 
         await asyncio.sleep(seconds)
 
+    def wait_for(self, event: "threading.Event", seconds: float, /) -> None:
+        """Block the calling thread until `event` is set, for `seconds` at most."""
+        event.wait(min(seconds, MAX_WAIT))
 
-SYSTEM_CLOCK: Clock = SystemClock()
+    async def await_for(self, event: "asyncio.Event", seconds: float, /) -> None:
+        """Suspend the calling task until `event` is set, for `seconds` at most."""
+        import asyncio
+
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            pass  # what was waited for may have come in the same instant: the caller looks
+
+
+SYSTEM_CLOCK: WaitingClock = SystemClock()
 
 uniform = SystemRandom().uniform
 """A float in [low, high] from the kernel: processes restored from one snapshot share a seed."""

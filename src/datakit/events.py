@@ -42,6 +42,63 @@ class RetryGaveUp(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetDenied(Event):
+    """A retry was due and the budget had no `cost` tokens left for it."""
+
+    operation: str
+    verdict: str
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineExceeded(Event):
+    """A deadline was over before `what` could be done."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOpened(Event):
+    """A breaker refuses calls for `open_for` seconds; `failure_rate` is a share from 0 to 1."""
+
+    name: str
+    failure_rate: float
+    open_for: float
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerClosed(Event):
+    """A breaker's probes succeeded and it lets calls through again."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateClosed(Event):
+    """An endpoint is down: one caller probes it and the others wait. `error` is a type's name."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateOpened(Event):
+    """A probe found the endpoint up again, `elapsed` seconds after the gate closed."""
+
+    name: str
+    elapsed: float
+    probes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeStarted(Event):
+    """A call took longer than `delay`, and a second one was started beside it."""
+
+    name: str
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionRetried(Event):
     """A transaction's body is about to run again."""
 

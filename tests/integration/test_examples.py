@@ -10,7 +10,7 @@ import pytest
 from datakit.testing import DnsServer, PostgresCluster, RedisServer
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -19,7 +19,7 @@ def blocks(page: Path) -> list[str]:
 
 
 EXAMPLES = [
-    pytest.param(code, id=f"{page.stem}-{number}")
+    pytest.param(code, id=f"{page.relative_to(ROOT / 'docs')}-{number}")
     for page in PAGES
     for number, code in enumerate(blocks(page), 1)
 ]

@@ -11,7 +11,8 @@ from datakit import errors
 
 PUBLIC = {
     "create_engine", "create_async_engine", "transaction", "run_transaction", "classify",
-    "Cache", "cached", "Resolver", "AsyncResolver", "RetryPolicy", "Bulkhead", "deadline",
+    "Cache", "cached", "Resolver", "AsyncResolver", "RetryPolicy", "RetryBudget",
+    "CircuitBreaker", "Bulkhead", "deadline",
     "errors", "events",
 }  # fmt: skip
 

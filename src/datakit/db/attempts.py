@@ -3,11 +3,9 @@
 from types import FrameType
 
 from datakit import events
-from datakit._clock import SYSTEM_CLOCK, Clock
-from datakit.db.classification import classify
-from datakit.db.reentry import LoopHead, comes_round
 from datakit.errors import CommitUnknownError
 from datakit.resilience import RetryPolicy, Verdict
+from datakit.resilience.reentry import LoopHead, comes_round, is_generator
 from datakit.resilience.retry import RetryLoop
 
 LINK_LOST = frozenset({Verdict.DISCONNECT, Verdict.NOT_SENT, Verdict.COMMIT_UNKNOWN})
@@ -17,6 +15,7 @@ LINK_LOST = frozenset({Verdict.DISCONNECT, Verdict.NOT_SENT, Verdict.COMMIT_UNKN
 class Attempts:
     """The history of one transaction.
 
+    policy: one of `policies.for_transactions`.
     idempotent: the caller says that running a committed body again does no harm. read_only: the
     transaction was opened so, which makes the server's refusal to write the caller's own fault.
     """
@@ -27,13 +26,11 @@ class Attempts:
         *,
         idempotent: bool = False,
         read_only: bool = False,
-        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._policy = policy
         self._idempotent = idempotent
         self._read_only = read_only
-        self._clock = clock
-        self._started = clock.monotonic()
+        self._started = policy.clock.monotonic()
         self._loop: RetryLoop | None = None
         self.delay = 0.0
         self.head: LoopHead | None = None
@@ -44,11 +41,11 @@ class Attempts:
         """Seconds left for another attempt; None before the first failure."""
         if self._loop is None:
             return None
-        return max(0.0, self._started + self._policy.deadline - self._clock.monotonic())
+        return max(0.0, self._started + self._policy.deadline - self._policy.clock.monotonic())
 
     def verdict(self, exc: BaseException) -> Verdict:
         """Return what `exc` means in this transaction."""
-        verdict = classify(exc)
+        verdict = self._policy.verdict(exc)
         own_fault = verdict is Verdict.WRITER_MOVED and self._read_only
         return Verdict.FATAL if own_fault else verdict
 
@@ -87,19 +84,13 @@ class Attempts:
         return self._schedule(exc, Verdict.DISCONNECT)
 
     def _schedule(self, exc: BaseException, verdict: Verdict) -> None:
-        self._loop = self._loop or RetryLoop(
-            self._policy,
-            self.verdict,
-            operation="transaction",
-            started=self._started,
-            clock=self._clock,
-        )
+        self._loop = self._loop or RetryLoop(self._policy, self._started, "transaction")
         attempt = self._loop.attempts
-        self.delay = self._loop.next_delay(exc, verdict)
+        self.delay = self._loop.failed(exc, verdict)
         events.emit(events.TransactionRetried, attempt + 1, verdict.value)
 
     def _loops(self, frame: FrameType, exc: BaseException) -> bool:
-        if comes_round(frame, self.head):
+        if not is_generator(frame) and comes_round(frame, self.head):
             return True
         exc.add_note(
             "datakit: not run again, since the code around `with tx` is a generator or may leave "

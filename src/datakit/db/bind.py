@@ -6,10 +6,7 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from datakit.db.connect import connector_of
-from datakit.db.engine import RETRY
 from datakit.errors import ConfigError
-from datakit.resilience import RetryPolicy
 
 SyncBind = Engine | sessionmaker[Any]
 AsyncBind = AsyncEngine | async_sessionmaker[Any]
@@ -36,9 +33,3 @@ def engine_of(bind: SyncBind | AsyncBind) -> object:
     """Return the sync engine behind `bind`; a factory bound to none stands for itself."""
     target = bind if isinstance(bind, Engine | AsyncEngine) else bind.kw.get("bind")
     return target.sync_engine if isinstance(target, AsyncEngine) else target or bind
-
-
-def policy_of(engine: object) -> RetryPolicy:
-    """Return the policy that the engine was made with, else the default."""
-    connector = connector_of(engine) if isinstance(engine, Engine) else None
-    return connector.policy if connector else RETRY

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
@@ -19,10 +18,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from datakit import events
 from datakit._clock import Clock
 from datakit.db.classification import classify
+from datakit.db.policies import for_connecting
 from datakit.dns import Address
 from datakit.errors import DnsError, NameNotFoundError
 from datakit.resilience import RetryPolicy, Verdict, deadline
-from datakit.resilience.retry import call
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for one attempt, so that a dead address costs less than a failover takes."""
@@ -65,10 +64,9 @@ class Connector:
     """Makes and checks the connections of one engine."""
 
     def __init__(self, target: Target, names: Names, policy: RetryPolicy, clock: Clock) -> None:
-        self.policy = policy
+        self._policy = for_connecting(policy, target.host, self._verdict, clock)
         self._target = target
         self._names = names
-        self._clock = clock
         self._was_connected = False
 
     def install(self, engine: Engine) -> None:
@@ -77,7 +75,6 @@ class Connector:
         event.listen(engine, "checkout", self._checkout)
         event.listen(engine, "handle_error", self._handle_error)
         _guard_commit(engine.dialect)
-        _connectors[engine] = self
 
     def _do_connect(
         self,
@@ -103,9 +100,7 @@ class Connector:
             return connection
 
         try:
-            return call(
-                self.policy, self._verdict, f"connect to {self._target.host}", attempt, self._clock
-            )
+            return self._policy.call(attempt)
         except DnsError as exc:
             error = dialect.loaded_dbapi.OperationalError(f"connection failed: {exc}")
             for note in exc.__notes__:
@@ -156,9 +151,6 @@ class Connector:
             self._names.report_failure(self._target.host, ip)
 
 
-_connectors: WeakKeyDictionary[Engine, Connector] = WeakKeyDictionary()
-
-
 def _guard_commit(dialect: Dialect) -> None:
     """Make `dialect` refuse a COMMIT that PostgreSQL would answer with ROLLBACK, and no error.
 
@@ -177,11 +169,6 @@ def _guard_commit(dialect: Dialect) -> None:
         commit(connection)
 
     dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]
-
-
-def connector_of(engine: Engine) -> Connector | None:
-    """Return what datakit installed on `engine`, None on a plain one."""
-    return _connectors.get(engine)
 
 
 def connect_verdict(exc: BaseException) -> Verdict:

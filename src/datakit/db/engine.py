@@ -9,14 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_async_engine
 from sqlalchemy.util import await_only
 
-from datakit._clock import SYSTEM_CLOCK
+from datakit._clock import SYSTEM_CLOCK, Clock
 from datakit.db.connect import Connector, Target
+from datakit.db.policies import default_policy, remember
 from datakit.dns import Address, AsyncResolver, Resolver
 from datakit.errors import ConfigError, MissingExtraError
 from datakit.resilience import RetryPolicy
-
-RETRY = RetryPolicy(base=0.025, cap=0.2)
-"""25 ms doubling to 200 ms: a new writer is found soon, and is not stormed."""
 
 POOL_DEFAULTS = {"pool_use_lifo": True, "pool_recycle": 1500}
 """LIFO lets idle connections age out; 25 minutes stay below RDS Proxy's idle timeout of 30."""
@@ -34,7 +32,9 @@ def create_engine(
     """Return SQLAlchemy's engine, whose connections follow the host name through a failover.
 
     url: "postgresql+psycopg://user@host/database". resolver: finds the host; None for one that
-    asks the servers of resolv.conf. retry: how long to try to connect, None for 30 s in all.
+    asks the servers of resolv.conf. retry: for connecting and for transactions; None for 30 s in
+    all. A lost link is tried until the policy's deadline, whatever its `attempts`, unless its
+    `rules` say otherwise.
     Every keyword of `sqlalchemy.create_engine` is passed on and wins over datakit's defaults.
 
     Raises:
@@ -68,11 +68,13 @@ def _install(
     url: URL,
     names: "Resolver | _Awaited",
     retry: RetryPolicy | None,
-    clock: "_AwaitedClock | Any",
+    clock: Clock,
 ) -> None:
     if url.host:
         target = Target(url.host, url.port or 5432)
-        Connector(target, names, retry or RETRY, clock).install(engine)
+        policy = retry or default_policy()
+        Connector(target, names, policy, clock).install(engine)
+        remember(engine, policy)
 
 
 def _parse(url: str | URL) -> URL:

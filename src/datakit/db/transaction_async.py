@@ -10,10 +10,9 @@ from typing import Any, Generic, Self, TypeVar, cast
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from datakit._clock import SYSTEM_CLOCK
-from datakit.db.reentry import loop_head
 from datakit.db.transaction_base import BeginOption, TransactionBase, refuse_autocommit
 from datakit.resilience import RetryPolicy
-from datakit.resilience.retry import acall
+from datakit.resilience.reentry import loop_head
 
 AC = TypeVar("AC", bound=AsyncConnection | AsyncSession)
 
@@ -47,7 +46,7 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
 
     async def __aenter__(self) -> AC:
         with self._opening() or nullcontext():
-            await acall(self._policy, self._attempts.verdict, "begin", self._begin)
+            await self._policy.acall(self._begin)
         self._opened()
         return self._subject
 

@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError
 
 from datakit.db.attempts import Attempts
-from datakit.db.bind import AsyncBind, SyncBind, engine_of, policy_of
+from datakit.db.bind import AsyncBind, SyncBind, engine_of
+from datakit.db.policies import for_transactions, policy_of
 from datakit.errors import ConfigError
 from datakit.resilience import RetryPolicy, deadline
 
@@ -37,7 +38,7 @@ class TransactionBase:
         self._key = id(engine)
         self._caller = caller
         self._begin_options = begin_options
-        self._policy = retry or policy_of(engine)
+        self._policy = for_transactions(retry) if retry else policy_of(engine)
         self._attempts = Attempts(
             self._policy,
             idempotent=idempotent,

@@ -10,10 +10,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from datakit._clock import SYSTEM_CLOCK
-from datakit.db.reentry import loop_head
 from datakit.db.transaction_base import BeginOption, TransactionBase, refuse_autocommit
 from datakit.resilience import RetryPolicy
-from datakit.resilience.retry import call
+from datakit.resilience.reentry import loop_head
 
 C = TypeVar("C", bound=Connection | Session)
 
@@ -44,7 +43,7 @@ class Transaction(TransactionBase, Generic[C]):
 
     def __enter__(self) -> C:
         with self._opening() or nullcontext():
-            call(self._policy, self._attempts.verdict, "begin", self._begin)
+            self._policy.call(self._begin)
         self._opened()
         return self._subject
 

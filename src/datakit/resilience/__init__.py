@@ -1,8 +1,25 @@
 """One retry layer, one deadline, bounded everything."""
 
+from datakit.resilience.breaker import CircuitBreaker
+from datakit.resilience.budget import RetryBudget
 from datakit.resilience.bulkhead import Bulkhead
+from datakit.resilience.classification import classify
 from datakit.resilience.deadlines import deadline
+from datakit.resilience.gate import Gate
+from datakit.resilience.hedge import Hedge
 from datakit.resilience.policy import RetryPolicy
+from datakit.resilience.rule import Rule
 from datakit.resilience.verdict import Verdict
 
-__all__ = ["Bulkhead", "RetryPolicy", "Verdict", "deadline"]
+__all__ = [
+    "Bulkhead",
+    "CircuitBreaker",
+    "Gate",
+    "Hedge",
+    "RetryBudget",
+    "RetryPolicy",
+    "Rule",
+    "Verdict",
+    "classify",
+    "deadline",
+]

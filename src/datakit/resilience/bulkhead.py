@@ -1,57 +1,54 @@
 """At most n at once, shared by threads and asyncio tasks; the others wait in order, bounded."""
 
-from collections import deque
 from collections.abc import Awaitable, Callable
-from threading import Event, Lock
+from threading import Event, RLock
 from typing import ParamSpec, TypeVar
 
 from datakit import events
-from datakit.errors import ConfigError, OverloadError
+from datakit._clock import SYSTEM_CLOCK, WaitingClock
+from datakit.errors import OverloadError
+from datakit.resilience import checks
 from datakit.resilience.deadlines import deadline
 from datakit.resilience.forks import renew_after_fork
+from datakit.resilience.waiters import Waiter, WaitQueue, task_event
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Waiter:
-    """A place in the queue. `granted` changes only under the bulkhead's lock."""
-
-    __slots__ = ("granted", "wake")
-
-    def __init__(self, wake: Callable[[], object]) -> None:
-        self.granted = False
-        self.wake = wake
-
-
 class Bulkhead:
-    """Lets `limit` calls run at once.
+    """Lets `limit` calls run at once; the others wait, first come, first served.
 
     max_wait: seconds that a call waits for its turn, less when a `deadline` is nearer.
     max_waiting: calls that may wait at once; one more is refused immediately.
 
     Raises:
-        ConfigError: a figure is out of range.
+        ConfigError: a figure is out of range; the message names it.
     """
 
-    def __init__(self, limit: int, *, max_wait: float = 30.0, max_waiting: int = 1000) -> None:
-        if limit < 1:
-            raise ConfigError(f"Bulkhead(limit={limit!r}): must be 1 or more")
-        if not max_wait >= 0:
-            raise ConfigError(f"Bulkhead(max_wait={max_wait!r}): must be 0 or more seconds")
-        if max_waiting < 0:
-            raise ConfigError(f"Bulkhead(max_waiting={max_waiting!r}): must be 0 or more")
+    def __init__(
+        self,
+        limit: int,
+        *,
+        max_wait: float = 30.0,
+        max_waiting: int = 1000,
+        clock: WaitingClock = SYSTEM_CLOCK,
+    ) -> None:
+        checks.count("Bulkhead", "limit", limit)
+        checks.seconds("Bulkhead", "max_wait", max_wait)
+        checks.count("Bulkhead", "max_waiting", max_waiting, least=0)
         self.limit = limit
         self.max_wait = max_wait
         self.max_waiting = max_waiting
+        self._clock = clock
         self.start_anew()
         renew_after_fork(self)
 
     def start_anew(self) -> None:
         """Forget who runs and who waits; called in a forked child, whose threads are gone."""
-        self._lock = Lock()
+        self._lock = RLock()  # a task that the garbage collector ends may leave while we hold it
         self._running = 0
-        self._queue: deque[_Waiter] = deque()
+        self._queue = WaitQueue()
 
     @property
     def running(self) -> int:
@@ -70,16 +67,17 @@ class Bulkhead:
             OverloadError: none came free in time, or too many wait already.
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
-        timeout = deadline.bound(self.max_wait)
-        turn = Event()
-        waiter = self._enter(turn.set)
-        if waiter is not None:
-            try:
-                turn.wait(timeout)
-            except BaseException:
-                self._abandon(waiter)
-                raise
-            self._check(waiter, timeout)
+        seconds = deadline.bound(self.max_wait)
+        if not self._enter():
+            turn = Event()
+            waiter = self._queue_up(turn.set)
+            if waiter is not None:
+                try:
+                    self._clock.wait_for(turn, seconds)
+                except BaseException:
+                    self._abandon(waiter)
+                    raise
+                self._check(waiter, seconds)
         try:
             return fn(*args, **kwargs)
         finally:
@@ -92,66 +90,57 @@ class Bulkhead:
             OverloadError: none came free in time, or too many wait already.
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
-        import asyncio  # loaded already wherever there is a task
-
-        timeout = deadline.bound(self.max_wait)
-        loop = asyncio.get_running_loop()
-        turn = asyncio.Event()
-        waiter = self._enter(lambda: loop.call_soon_threadsafe(turn.set))
-        if waiter is not None:
-            try:
-                await asyncio.wait_for(turn.wait(), timeout)
-            except TimeoutError:
-                pass  # a place may have been granted in the same instant: _check knows
-            except BaseException:
-                self._abandon(waiter)
-                raise
-            self._check(waiter, timeout)
+        seconds = deadline.bound(self.max_wait)
+        if not self._enter():
+            turn, wake = task_event()
+            waiter = self._queue_up(wake)
+            if waiter is not None:
+                try:
+                    await self._clock.await_for(turn, seconds)
+                except BaseException:
+                    self._abandon(waiter)
+                    raise
+                self._check(waiter, seconds)
         try:
             return await fn(*args, **kwargs)
         finally:
             self._leave()
 
-    def _enter(self, wake: Callable[[], object]) -> _Waiter | None:
-        """Take a free place (None) or one in the queue."""
+    def _enter(self) -> bool:
+        """Take a free place, if there is one."""
         with self._lock:
-            if self._running < self.limit:
-                self._running += 1
+            is_free = self._running < self.limit
+            self._running += is_free
+            return is_free
+
+    def _queue_up(self, wake: Callable[[], object]) -> Waiter | None:
+        """Take a place in the queue; None when a free one was there after all, and is taken."""
+        with self._lock:
+            if self._enter():
                 return None
             if len(self._queue) < self.max_waiting:
-                waiter = _Waiter(wake)
-                self._queue.append(waiter)
-                return waiter
+                return self._queue.join(wake)
         raise self._refusal(0.0)
 
     def _leave(self) -> None:
-        """Hand the place to the first waiter that can still be woken, or free it."""
-        while True:
-            with self._lock:
-                if not self._queue:
-                    self._running -= 1
-                    return
-                waiter = self._queue.popleft()
-                waiter.granted = True
-            try:
-                waiter.wake()
-                return
-            except RuntimeError:  # its event loop is closed, so nobody waits there any more
-                continue
+        """Hand the place to the first waiter, or free it."""
+        with self._lock:
+            if self._queue.grant_first() is None:
+                self._running -= 1
 
-    def _check(self, waiter: _Waiter, waited: float) -> None:
+    def _check(self, waiter: Waiter, waited: float) -> None:
         with self._lock:
             if waiter.granted:
                 return
-            self._queue.remove(waiter)
+            self._queue.leave(waiter)
         raise self._refusal(waited)
 
-    def _abandon(self, waiter: _Waiter) -> None:
+    def _abandon(self, waiter: Waiter) -> None:
         with self._lock:
-            if not waiter.granted:
-                self._queue.remove(waiter)
-                return
-        self._leave()
+            if waiter.granted:
+                self._leave()
+            else:
+                self._queue.leave(waiter)
 
     def _refusal(self, waited: float) -> OverloadError:
         events.emit(events.Overloaded, self.limit, round(waited, 4))

@@ -1,46 +1,183 @@
-"""The options of a retry and its one decision. Pure."""
+"""The options of a retry, its decisions, and the shells that run a call by them."""
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from datakit._clock import SYSTEM_CLOCK, Clock
 from datakit.errors import ConfigError
+from datakit.resilience import checks
 from datakit.resilience.backoff import Uniform, full_jitter
-from datakit.resilience.verdict import COUNTED, UNTIL_DEADLINE, Verdict
+from datakit.resilience.budget import RetryBudget
+from datakit.resilience.classification import classify as classify_by_type
+from datakit.resilience.deadlines import enter, leave
+from datakit.resilience.retry import RetryLoop, name_of
+from datakit.resilience.rule import DEFAULT, DEFAULTS, Rule
+from datakit.resilience.verdict import Verdict
 
-OVERLOAD_BASE = 1.0
-"""First backoff in seconds when the server is overloaded. Source: botocore 2026 retry mode."""
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+    from datakit.resilience.attempt import Attempt
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and for how long an operation is tried.
+    """How often and for how long a call is tried. Immutable; threads and tasks share it.
 
-    attempts: in all, the first included, after a conflict, an overload or refused credentials.
-        A lost link or a moved writer is tried until the deadline. (3: botocore's standard mode.)
+    attempts: in all, the first included. (3: botocore's standard mode.)
     base, cap: seconds, the first and the largest ceiling of the full-jitter backoff.
-    deadline: seconds from the first attempt, after which none starts.
+    deadline: seconds for the whole operation. Everything of datakit inside a call honours it,
+        and no attempt starts that would begin after it.
+    budget: tokens that retries take. One of its own unless given; share one among the policies
+        of one endpoint.
+    rules: what differs for failures of one verdict.
+    classify: the verdict of a failure; None for a rule by its type: bugs and wrong values go up
+        at once, anything else is tried again.
+    retry, wait, stop: tenacity's strategies or any function of its `RetryCallState`, in place of
+        the verdict's answer, the backoff and the count of attempts. The deadline, the budget and
+        a server's Retry-After hold all the same.
+    name: what events and notes call the operation; empty for the name of the function.
 
     Raises:
-        ConfigError: a figure is out of range; the message names it.
+        ConfigError: an argument is out of range; the message names it.
     """
 
     attempts: int = 3
     base: float = 0.05
     cap: float = 1.0
     deadline: float = 30.0
+    budget: RetryBudget = field(default_factory=RetryBudget)
+    rules: Mapping[Verdict, Rule] = field(default_factory=dict)
+    classify: Callable[[BaseException], Verdict] | None = None
+    retry: "Callable[[RetryCallState], bool] | None" = None
+    wait: "Callable[[RetryCallState], float] | None" = None
+    stop: "Callable[[RetryCallState], bool] | None" = None
+    name: str = ""
+    clock: Clock = field(default=SYSTEM_CLOCK, repr=False)
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigError(f"RetryPolicy(attempts={self.attempts!r}): must be 1 or more")
+        checks.count("RetryPolicy", "attempts", self.attempts)
         for name in ("base", "cap", "deadline"):
-            value = getattr(self, name)
-            if not value >= 0:
-                raise ConfigError(f"RetryPolicy({name}={value!r}): must be 0 or more seconds")
+            above_zero = name == "deadline"
+            checks.seconds("RetryPolicy", name, getattr(self, name), above_zero=above_zero)
+        if not isinstance(self.budget, RetryBudget):
+            raise ConfigError(f"RetryPolicy(budget={self.budget!r}): must be a RetryBudget")
+        for verdict, rule in dict(self.rules).items():
+            if not isinstance(verdict, Verdict) or not isinstance(rule, Rule):
+                raise ConfigError(
+                    f"RetryPolicy(rules=...): maps each Verdict to a Rule, "
+                    f"got {verdict!r}: {rule!r}"
+                )
+        for name in ("classify", "retry", "wait", "stop"):
+            if getattr(self, name) is not None:
+                checks.function("RetryPolicy", name, getattr(self, name))
+
+    def verdict(self, failure: BaseException) -> Verdict:
+        """Return what `failure` means for trying again."""
+        return (self.classify or classify_by_type)(failure)
+
+    def rule(self, verdict: Verdict) -> Rule:
+        """Return the rule for failures of `verdict`."""
+        return self.rules.get(verdict) or DEFAULTS.get(verdict, DEFAULT)
 
     def allows(self, verdict: Verdict, attempt: int) -> bool:
         """Return whether attempt number `attempt`, failed by `verdict`, may have a successor."""
-        return verdict in UNTIL_DEADLINE or (verdict in COUNTED and attempt < self.attempts)
+        allowed = self.rule(verdict).attempts
+        return attempt < (self.attempts if allowed is None else allowed)
 
-    def delay(self, verdict: Verdict, attempt: int, uniform: Uniform) -> float:
-        """Return the seconds to wait after failed attempt number `attempt`."""
-        base = max(self.base, OVERLOAD_BASE) if verdict is Verdict.OVERLOAD else self.base
-        return full_jitter(attempt, base, max(self.cap, base), uniform)
+    def delay(
+        self, verdict: Verdict, attempt: int, uniform: Uniform, asked: float | None = None
+    ) -> float:
+        """Return the seconds to wait after failed attempt number `attempt`.
+
+        asked: what the server asked for, in seconds. The backoff is added to it, so that those
+        who were told the same do not come at once; it then starts at `base`, also after an
+        overload.
+        """
+        rule = self.rule(verdict)
+        own = rule.base is None or asked is not None
+        base = self.base if own else max(self.base, rule.base or 0.0)
+        cap = self.cap if rule.cap is None else rule.cap
+        return (asked or 0.0) + full_jitter(attempt, base, max(base, cap), uniform)
+
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return `fn(*args, **kwargs)`, tried again as the policy allows.
+
+        Raises:
+            DeadlineExceededError: nothing is left of the enclosing `deadline` at the start.
+            Exception: what the last attempt raised, with a note of what was tried.
+        """
+        started = self.clock.monotonic()
+        token = enter(started, self.deadline, self.clock)
+        loop: RetryLoop | None = None
+        try:
+            while True:
+                try:
+                    result = fn(*args, **kwargs)
+                except Exception as exc:  # noqa: BLE001 - the loop raises it again or waits
+                    loop = loop or RetryLoop(self, started, name_of(fn))
+                    delay = loop.failed(exc)
+                else:
+                    if loop is None and self.retry is None:
+                        budget = self.budget
+                        if budget.tokens < budget.capacity:
+                            budget.give(budget.success)
+                        return result
+                    loop = loop or RetryLoop(self, started, name_of(fn))
+                    again = loop.returned(result)
+                    if again is None:
+                        return result
+                    delay = again
+                loop.clock.sleep(delay)
+        finally:
+            if token is not None:
+                leave(token)
+
+    async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return `await fn(*args, **kwargs)`, tried again as the policy allows.
+
+        Raises:
+            DeadlineExceededError: nothing is left of the enclosing `deadline` at the start.
+            Exception: what the last attempt raised, with a note of what was tried.
+        """
+        started = self.clock.monotonic()
+        token = enter(started, self.deadline, self.clock)
+        loop: RetryLoop | None = None
+        try:
+            while True:
+                try:
+                    result = await fn(*args, **kwargs)
+                except Exception as exc:  # noqa: BLE001 - the loop raises it again or waits
+                    loop = loop or RetryLoop(self, started, name_of(fn))
+                    delay = loop.failed(exc)
+                else:
+                    if loop is None and self.retry is None:
+                        budget = self.budget
+                        if budget.tokens < budget.capacity:
+                            budget.give(budget.success)
+                        return result
+                    loop = loop or RetryLoop(self, started, name_of(fn))
+                    again = loop.returned(result)
+                    if again is None:
+                        return result
+                    delay = again
+                await loop.clock.asleep(delay)
+        finally:
+            if token is not None:
+                leave(token)
+
+    def __iter__(self) -> "Iterator[Attempt]":
+        """Return the attempts of one operation: for attempt in policy: with attempt: ..."""
+        from datakit.resilience.attempt import Attempts
+
+        return Attempts(self)
+
+    def __aiter__(self) -> "AsyncIterator[Attempt]":
+        """Return the attempts of one operation: async for attempt in policy: with attempt: ..."""
+        from datakit.resilience.attempt import AsyncAttempts
+
+        return AsyncAttempts(self)

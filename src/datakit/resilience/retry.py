@@ -5,53 +5,43 @@ The success path never comes here: a caller makes the first attempt plainly and 
 to wait.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from datakit import events
-from datakit._clock import SYSTEM_CLOCK, Clock, uniform
+from datakit._clock import uniform
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline
-from datakit.resilience.policy import RetryPolicy
+from datakit.resilience.pace import attempts_exhausted, paced
+from datakit.resilience.retry_after import retry_after
 from datakit.resilience.verdict import Verdict
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-P = ParamSpec("P")
-T = TypeVar("T")
-_FINAL = "_datakit_final"
-"""Marks an exception that a loop has given up on, so that no loop around it starts again."""
+    from datakit.resilience.policy import RetryPolicy
 
-Classify = Callable[[BaseException], Verdict]
+_GIVEN_UP: Final = "_datakit_given_up"
+"""Where an exception keeps when the loop started that gave up on it (monotonic seconds), so that
+no loop around that one starts again."""
 
 
 class RetryLoop:
     """Turns each failure of one operation into a wait or into the end.
 
-    operation: what events and notes call it. started: the clock's monotonic reading at the
-    first attempt. classify: gives the verdict of a failure.
+    started: the policy's clock at the first attempt. operation: what events and notes call it,
+    unless the policy has a name.
     """
 
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        classify: Classify,
-        *,
-        operation: str,
-        started: float,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
+    def __init__(self, policy: "RetryPolicy", started: float, operation: str) -> None:
         from tenacity import BaseRetrying, DoSleep, RetryCallState, Retrying
 
+        self.clock = paced(policy.clock)
+        """What to sleep by."""
+        self.verdict = Verdict.FATAL
         self._policy = policy
-        self._classify = classify
-        self._operation = operation
         self._started = started
-        self._clock = clock
-        left = deadline.remaining()
-        now = clock.monotonic()
-        self._expires_at = min(started + policy.deadline, now + (left if left is not None else 1e9))
+        self._operation = policy.name or operation
+        self._attempt_began = started
         self._sleep_type = DoSleep
         self._tenacity: BaseRetrying = Retrying(
             retry=self._may_retry, wait=self._wait, stop=self._stop, reraise=True
@@ -59,59 +49,132 @@ class RetryLoop:
         self._tenacity.begin()
         self._state = RetryCallState(self._tenacity, None, (), {})
         self._last_failure: BaseException | None = None
-        self.verdict = Verdict.FATAL
+        self._is_final = False
+        self._taken = 0
+        self._reason = ""
 
     @property
     def attempts(self) -> int:
         """How many attempts were made."""
         return self._state.attempt_number
 
-    def next_delay(self, failure: BaseException, verdict: Verdict | None = None) -> float:
+    def failed(self, failure: BaseException, verdict: Verdict | None = None) -> float:
         """Return the seconds to wait before the next attempt.
 
-        verdict: where the caller knows more than `classify` does.
+        verdict: where the caller knows more than the policy does.
 
         Raises:
             BaseException: `failure` itself, with a note, when there is no next attempt.
         """
         last = self._last_failure
         if isinstance(failure, DeadlineExceededError) and last is not None:
+            self._reason = "the deadline is over"
             self._give_up(last)  # what made the time run out says more than that it did
             raise last
         self._last_failure = failure
-        self.verdict = Verdict.FATAL if _is_final(failure) else verdict or self._classify(failure)
+        self._is_final = _was_given_up(failure, self._attempt_began)
+        self.verdict = verdict or self._policy.verdict(failure)
         self._state.set_exception((type(failure), failure, failure.__traceback__))
         try:
-            action = self._tenacity.iter(self._state)
-        except BaseException:
-            self._give_up(failure)
+            return self._schedule(self._tenacity.iter(self._state))
+        except BaseException as exc:
+            self._give_up(exc)
             raise
+
+    def returned(self, result: object) -> float | None:
+        """Return None when `result` is good, else the seconds to wait before the next attempt.
+
+        It is good unless the user's own `retry` strategy says otherwise.
+
+        Raises:
+            tenacity.RetryError: it is not, and there is no next attempt.
+        """
+        if self._policy.retry is not None:
+            self._is_final = False
+            self.verdict = Verdict.DISCONNECT
+            self._state.set_result(result)
+            try:
+                action = self._tenacity.iter(self._state)
+                if isinstance(action, self._sleep_type):
+                    return self._schedule(action)
+            except BaseException as exc:
+                self._give_up(exc)
+                raise
+        self.succeeded()
+        return None
+
+    def succeeded(self) -> None:
+        """Reward the budget: a success brings back what its last retry took."""
+        budget = self._policy.budget
+        budget.give(self._taken or budget.success)
+
+    def _schedule(self, action: object) -> float:
         assert isinstance(action, self._sleep_type)
         delay = float(action)
         attempt = self.attempts
         self._state.prepare_for_next_attempt()
+        self._attempt_began = self._policy.clock.monotonic()
         events.emit(
             events.RetryScheduled, self._operation, attempt, self.verdict.value, round(delay, 4)
         )
         return delay
 
     def _may_retry(self, state: "RetryCallState") -> bool:
-        return self._policy.allows(self.verdict, state.attempt_number)
+        policy, attempt = self._policy, state.attempt_number
+        if self._is_final:
+            return False
+        if policy.retry is not None:
+            again = bool(policy.retry(state))
+        else:
+            again = policy.allows(self.verdict, attempt)
+        self._reason = "" if again else "no more attempts allowed"
+        return again
 
     def _wait(self, state: "RetryCallState") -> float:
-        return self._policy.delay(self.verdict, state.attempt_number, uniform)
+        policy = self._policy
+        failure = self._last_failure
+        asked = None if failure is None else retry_after(failure, policy.clock.wall())
+        if policy.wait is not None:
+            return float(policy.wait(state)) + (asked or 0.0)
+        return policy.delay(self.verdict, state.attempt_number, uniform, asked)
 
     def _stop(self, state: "RetryCallState") -> bool:
-        return self._clock.monotonic() + state.upcoming_sleep >= self._expires_at
+        self._reason = self._stopped_by(state)
+        return bool(self._reason)
+
+    def _stopped_by(self, state: "RetryCallState") -> str:
+        policy = self._policy
+        if attempts_exhausted(state.attempt_number) or (policy.stop and policy.stop(state)):
+            return "no more attempts allowed"
+        if state.upcoming_sleep >= self._left():
+            return "the deadline is near"
+        if policy.rule(self.verdict).charged:
+            cost = policy.budget.cost(self.verdict)
+            if not policy.budget.take(cost):
+                events.emit(events.BudgetDenied, self._operation, self.verdict.value, cost)
+                return "the retry budget is empty"
+            self._taken = cost
+        return ""
+
+    def _left(self) -> float:
+        """Return the seconds until the operation's deadline, or the enclosing one."""
+        now = self.clock.monotonic()
+        own = self._started + self._policy.deadline - now
+        enclosing = deadline.remaining()
+        if enclosing is None:
+            return own
+        skipped = now - self._policy.clock.monotonic()
+        return min(own, enclosing - skipped)
 
     def _give_up(self, failure: BaseException) -> None:
-        if _is_final(failure):
+        if self._is_final:
             return
-        elapsed = self._clock.monotonic() - self._started
-        failure.__dict__[_FINAL] = True
+        elapsed = self.clock.monotonic() - self._started
+        failure.__dict__[_GIVEN_UP] = self._started
+        reason = f" ({self._reason})" if self._reason else ""
         failure.add_note(
             f"datakit: {self._operation} gave up after {self.attempts} attempt(s) in "
-            f"{elapsed:.2f} s; last verdict: {self.verdict.value}"
+            f"{elapsed:.2f} s; last verdict: {self.verdict.value}{reason}"
         )
         events.emit(
             events.RetryGaveUp,
@@ -122,61 +185,20 @@ class RetryLoop:
         )
 
 
-def _is_final(failure: BaseException) -> bool:
-    """Return whether an inner loop gave up on `failure` or on what it was made from."""
+def name_of(fn: object) -> str:
+    """Return what events and notes call the operation `fn`."""
+    inner = getattr(fn, "func", fn)  # a functools.partial
+    return getattr(inner, "__qualname__", type(inner).__name__)
+
+
+def _was_given_up(failure: BaseException, since: float) -> bool:
+    """Return whether a loop that started after `since` gave up on `failure` or on its cause.
+
+    One that started before belonged to another operation, which raised the same object.
+    """
     step: BaseException | None = failure
     while step is not None:
-        if _FINAL in step.__dict__:
+        if step.__dict__.get(_GIVEN_UP, -1.0) >= since:
             return True
         step = step.__cause__
     return False
-
-
-def call(
-    policy: RetryPolicy,
-    classify: Classify,
-    operation: str,
-    fn: Callable[[], T],
-    clock: Clock = SYSTEM_CLOCK,
-) -> T:
-    """Return `fn()`, tried again as policy and verdicts allow.
-
-    Raises:
-        BaseException: what the last attempt raised, with a note.
-    """
-    started = clock.monotonic()
-    loop: RetryLoop | None = None
-    while True:
-        try:
-            return fn()
-        except Exception as exc:  # noqa: BLE001 - the loop raises it again or waits
-            loop = loop or RetryLoop(
-                policy, classify, operation=operation, started=started, clock=clock
-            )
-            delay = loop.next_delay(exc)
-        clock.sleep(delay)
-
-
-async def acall(
-    policy: RetryPolicy,
-    classify: Classify,
-    operation: str,
-    fn: Callable[[], Awaitable[T]],
-    clock: Clock = SYSTEM_CLOCK,
-) -> T:
-    """Return `await fn()`, tried again as policy and verdicts allow.
-
-    Raises:
-        BaseException: what the last attempt raised, with a note.
-    """
-    started = clock.monotonic()
-    loop: RetryLoop | None = None
-    while True:
-        try:
-            return await fn()
-        except Exception as exc:  # noqa: BLE001 - the loop raises it again or waits
-            loop = loop or RetryLoop(
-                policy, classify, operation=operation, started=started, clock=clock
-            )
-            delay = loop.next_delay(exc)
-        await clock.asleep(delay)

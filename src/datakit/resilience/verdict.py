@@ -9,7 +9,7 @@ class Verdict(Enum):
     NOT_SENT = "not sent"
     """The server never saw the work: connect, checkout or the first BEGIN failed."""
     DISCONNECT = "disconnect"
-    """The link is gone; what was sent may have executed."""
+    """The link is gone, or the call failed midway; what was sent may have executed."""
     WRITER_MOVED = "writer moved"
     """The server answers but no longer takes writes."""
     CONFLICT = "conflict"
@@ -24,8 +24,8 @@ class Verdict(Enum):
     """Trying again cannot help."""
 
 
-UNTIL_DEADLINE = frozenset({Verdict.NOT_SENT, Verdict.DISCONNECT, Verdict.WRITER_MOVED})
-"""A failover takes 5 to 60 s, so these are tried for as long as the deadline allows."""
+LINK_LOST = frozenset({Verdict.NOT_SENT, Verdict.DISCONNECT, Verdict.WRITER_MOVED})
+"""The endpoint is away, and may come back."""
 
-COUNTED = frozenset({Verdict.CONFLICT, Verdict.OVERLOAD, Verdict.AUTH})
-"""These are tried `RetryPolicy.attempts` times in all."""
+FINAL = frozenset({Verdict.COMMIT_UNKNOWN, Verdict.FATAL})
+"""Never tried again without being told to."""

@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from datakit.testing.postgres_node import PostgresNode
     from datakit.testing.proxy import FaultProxy
     from datakit.testing.redis import RedisServer
+    from datakit.testing.retries import no_sleep
 
 __all__ = [
-    "FakeClock",
+    "FakeClock", "no_sleep",
     "PostgresCluster", "PostgresNode", "RedisServer", "DnsServer",
     "FaultProxy",
 ]  # fmt: skip
 
 _HOMES = {
     "FakeClock": "datakit.testing.clock",
+    "no_sleep": "datakit.testing.retries",
     "PostgresCluster": "datakit.testing.postgres",
     "PostgresNode": "datakit.testing.postgres_node",
     "RedisServer": "datakit.testing.redis",

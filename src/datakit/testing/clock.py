@@ -1,9 +1,13 @@
 """Time that moves only when a test says so."""
 
 import asyncio
-from threading import Lock
+from threading import Event, Lock
+from typing import Final
 
 from datakit.errors import ConfigError
+
+_LOOK_EVERY: Final = 0.0005
+"""Real seconds between two looks at the fake time."""
 
 
 class FakeClock:
@@ -76,6 +80,18 @@ class FakeClock:
         """
         self.sleep(seconds)
         await asyncio.sleep(0)
+
+    def wait_for(self, event: Event, seconds: float, /) -> None:
+        """Block until `event` is set or somebody else has advanced the clock by `seconds`."""
+        until = self.monotonic() + seconds
+        while not event.wait(_LOOK_EVERY) and self.monotonic() < until:
+            pass
+
+    async def await_for(self, event: asyncio.Event, seconds: float, /) -> None:
+        """Suspend until `event` is set or somebody else has advanced the clock by `seconds`."""
+        until = self.monotonic() + seconds
+        while not event.is_set() and self.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # the other half of the condition is no event
 
     @staticmethod
     def _check(method: str, seconds: float) -> None:

@@ -7,11 +7,16 @@ from sqlalchemy.exc import OperationalError
 
 from datakit import RetryPolicy
 from datakit.db.attempts import Attempts
-from datakit.db.reentry import loop_head
+from datakit.db.policies import for_transactions
 from datakit.errors import CommitUnknownError
+from datakit.resilience.reentry import loop_head
 from datakit.testing import FakeClock
 
 OUTCOMES: list[bool] = []
+
+
+def policy(clock: FakeClock, deadline: float = 30.0) -> RetryPolicy:
+    return for_transactions(RetryPolicy(deadline=deadline, clock=clock))
 
 
 def lost() -> OperationalError:
@@ -48,7 +53,7 @@ def inside_loop(attempts: Attempts, exc: Exception, *, commit: bool) -> bool:
 
 def test_a_lost_link_in_the_body_is_run_again_until_the_deadline() -> None:
     clock = FakeClock()
-    attempts = Attempts(RetryPolicy(deadline=5), clock=clock)
+    attempts = Attempts(policy(clock, 5))
     for _ in range(3):
         assert inside_loop(attempts, lost(), commit=False)
         clock.advance(1)
@@ -59,23 +64,23 @@ def test_a_lost_link_in_the_body_is_run_again_until_the_deadline() -> None:
 
 
 def test_the_callers_own_error_is_not_run_again() -> None:
-    attempts = Attempts(RetryPolicy(), clock=FakeClock())
+    attempts = Attempts(policy(FakeClock()))
     assert not inside_loop(attempts, ValueError("own"), commit=False)
     assert attempts.remaining is None
 
 
 def test_a_link_lost_during_commit_is_unknown() -> None:
-    attempts = Attempts(RetryPolicy(), clock=FakeClock())
+    attempts = Attempts(policy(FakeClock()))
     with pytest.raises(CommitUnknownError):
         inside_loop(attempts, lost(), commit=True)
 
 
 def test_unless_the_caller_says_that_twice_does_no_harm() -> None:
-    attempts = Attempts(RetryPolicy(), idempotent=True, clock=FakeClock())
+    attempts = Attempts(policy(FakeClock()), idempotent=True)
     assert inside_loop(attempts, lost(), commit=True)
 
 
 def test_a_constraint_that_fails_at_commit_goes_up() -> None:
-    attempts = Attempts(RetryPolicy(), idempotent=True, clock=FakeClock())
+    attempts = Attempts(policy(FakeClock()), idempotent=True)
     with pytest.raises(ValueError, match="deferred"):
         inside_loop(attempts, ValueError("deferred"), commit=True)

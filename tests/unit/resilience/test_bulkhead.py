@@ -142,6 +142,6 @@ def test_a_deadline_that_is_over_begins_nothing() -> None:
     [({"limit": 0}, "limit"), ({"limit": 1, "max_wait": -1}, "max_wait"),
      ({"limit": 1, "max_waiting": -1}, "max_waiting")],
 )  # fmt: skip
-def test_a_figure_out_of_range_is_named(options: dict[str, int], named: str) -> None:
+def test_a_figure_out_of_range_is_named(options: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        Bulkhead(**options)
+        Bulkhead(**options)  # type: ignore[arg-type]

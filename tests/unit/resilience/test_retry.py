@@ -1,17 +1,30 @@
 """The retry loop: what is tried again, how often, until when, and what the caller gets."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from typing import Any
 
 import pytest
+import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
 from datakit import events
-from datakit.errors import ConfigError, DeadlineExceededError
-from datakit.resilience import RetryPolicy, Verdict, deadline
+from datakit.errors import (
+    CircuitOpenError,
+    CommitUnknownError,
+    ConfigError,
+    DeadlineExceededError,
+    OverloadError,
+    ResolveTimeoutError,
+)
+from datakit.resilience import RetryBudget, RetryPolicy, Rule, Verdict, classify, deadline
 from datakit.resilience.backoff import full_jitter
-from datakit.resilience.retry import acall, call
-from datakit.resilience.verdict import COUNTED, UNTIL_DEADLINE
+from datakit.resilience.rule import UNTIL_DEADLINE
+from datakit.resilience.verdict import FINAL
 from datakit.testing import FakeClock
 
 
@@ -34,32 +47,51 @@ def failing(times: int, clock: FakeClock, takes: float = 0.0) -> Callable[[], in
     return fn
 
 
+def finished(coroutine: Any) -> Any:
+    """Return what a coroutine returns that waits for nothing but a fake clock."""
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+
+
 def run(
     mode: str, policy: RetryPolicy, verdict: Verdict, fn: Callable[[], int], clock: FakeClock
 ) -> int:
-    """Run `fn` through the sync or the async shell."""
-    if mode == "sync":
-        return call(policy, lambda _: verdict, "test", fn, clock)
+    """Run `fn` through the sync or the async shell or loop."""
+    policy = replace(policy, classify=lambda _: verdict, clock=clock)
 
     async def coroutine() -> int:
         return fn()
 
-    running = acall(policy, lambda _: verdict, "test", coroutine, clock)
-    try:
-        while True:
-            running.send(None)
-    except StopIteration as done:
-        return int(done.value)
+    async def loop() -> int:
+        result = -1
+        async for attempt in policy:
+            with attempt:
+                result = fn()
+        return result
+
+    if mode == "async":
+        return int(finished(policy.acall(coroutine)))
+    if mode == "async for":
+        return int(finished(loop()))
+    if mode == "for":
+        result = -1
+        for attempt in policy:
+            with attempt:
+                result = fn()
+        return result
+    return policy.call(fn)
 
 
-COUNTED_VERDICTS: list[Verdict] = sorted(COUNTED, key=lambda verdict: verdict.value)
-LINK_VERDICTS: list[Verdict] = sorted(UNTIL_DEADLINE, key=lambda verdict: verdict.value)
+COUNTED: list[Verdict] = sorted(set(Verdict) - FINAL, key=lambda verdict: verdict.value)
 
-both = pytest.mark.parametrize("mode", ["sync", "async"])
+both = pytest.mark.parametrize("mode", ["sync", "async", "for", "async for"])
 
 
 @both
-@pytest.mark.parametrize("verdict", COUNTED_VERDICTS)
+@pytest.mark.parametrize("verdict", COUNTED)
 def test_counted_verdicts_are_tried_so_often_in_all(mode: str, verdict: Verdict) -> None:
     clock = FakeClock()
     assert run(mode, RetryPolicy(attempts=3), verdict, failing(2, clock), clock) == 3
@@ -68,14 +100,22 @@ def test_counted_verdicts_are_tried_so_often_in_all(mode: str, verdict: Verdict)
 
 
 @both
-@pytest.mark.parametrize("verdict", LINK_VERDICTS)
-def test_lost_links_are_tried_until_the_deadline(mode: str, verdict: Verdict) -> None:
+def test_a_rule_says_how_often_one_verdict_is_tried(mode: str) -> None:
     clock = FakeClock()
-    policy = RetryPolicy(attempts=1, deadline=10.0)
-    assert run(mode, policy, verdict, failing(8, clock, takes=0.01), clock) == 9
+    policy = RetryPolicy(attempts=3, rules={Verdict.CONFLICT: Rule(attempts=5, charged=False)})
+    assert run(mode, policy, Verdict.CONFLICT, failing(4, clock), clock) == 5
+    with pytest.raises(Broken, match="run 3"):
+        run(mode, policy, Verdict.DISCONNECT, failing(9, clock), clock)
+
+
+@both
+def test_lost_links_of_a_database_are_tried_until_the_deadline(mode: str) -> None:
+    clock = FakeClock()
+    policy = RetryPolicy(attempts=1, deadline=10.0, rules=UNTIL_DEADLINE)
+    assert run(mode, policy, Verdict.DISCONNECT, failing(8, clock, takes=0.01), clock) == 9
     began = clock.monotonic()
     with pytest.raises(Broken):
-        run(mode, policy, verdict, failing(10**9, clock, takes=0.5), clock)
+        run(mode, policy, Verdict.NOT_SENT, failing(10**9, clock, takes=0.5), clock)
     assert clock.monotonic() - began <= 10.5
 
 
@@ -92,7 +132,8 @@ def test_the_enclosing_deadline_ends_the_loop(mode: str) -> None:
     clock = FakeClock()
     began = clock.monotonic()
     with deadline(2.0, clock=clock), pytest.raises(Broken):
-        run(mode, RetryPolicy(), Verdict.NOT_SENT, failing(10**9, clock, takes=0.3), clock)
+        policy = RetryPolicy(rules=UNTIL_DEADLINE)
+        run(mode, policy, Verdict.NOT_SENT, failing(10**9, clock, takes=0.3), clock)
     assert clock.monotonic() - began <= 2.3
 
 
@@ -109,7 +150,8 @@ def test_the_error_tells_what_was_tried(mode: str) -> None:
     assert [type(event).__name__ for event in seen] == ["RetryScheduled", "RetryGaveUp"]
 
 
-def test_the_time_running_out_does_not_hide_what_failed() -> None:
+@both
+def test_the_time_running_out_does_not_hide_what_failed(mode: str) -> None:
     clock = FakeClock()
     outcomes: list[Exception] = [Broken("the cause"), DeadlineExceededError("no time")]
 
@@ -117,23 +159,191 @@ def test_the_time_running_out_does_not_hide_what_failed() -> None:
         raise outcomes.pop(0)
 
     with pytest.raises(Broken, match="the cause"):
-        call(RetryPolicy(), lambda _: Verdict.NOT_SENT, "test", fn, clock)
+        run(mode, RetryPolicy(), Verdict.NOT_SENT, fn, clock)
 
 
-def test_what_an_inner_loop_gave_up_on_no_outer_loop_starts_again() -> None:
+@both
+def test_a_call_after_the_enclosing_deadline_is_not_started(mode: str) -> None:
+    clock = FakeClock()
+    with deadline(1.0, clock=clock):
+        clock.advance(1.0)
+        with pytest.raises(DeadlineExceededError, match="not started"):
+            run(mode, RetryPolicy(), Verdict.NOT_SENT, pytest.fail, clock)
+
+
+@both
+def test_everything_inside_honours_the_policys_deadline(mode: str) -> None:
+    clock = FakeClock()
+    left: list[float | None] = []
+
+    def fn() -> int:
+        left.append(deadline.remaining())
+        clock.advance(1.0)
+        if len(left) == 1:
+            raise Broken
+        return 7
+
+    assert run(mode, RetryPolicy(deadline=5.0, base=0), Verdict.NOT_SENT, fn, clock) == 7
+    assert left == [5.0, 4.0]
+    assert deadline.remaining() is None
+
+
+@pytest.mark.parametrize("inner", ["sync", "for"])
+@pytest.mark.parametrize("outer", ["sync", "async", "for", "async for"])
+def test_what_an_inner_loop_gave_up_on_no_outer_loop_starts_again(inner: str, outer: str) -> None:
     clock = FakeClock()
     runs = failing(10**9, clock)
-    policy = RetryPolicy(attempts=3)
 
     def wrapped() -> int:
         try:
-            return call(policy, lambda _: Verdict.CONFLICT, "inner", runs, clock)
+            return run(inner, RetryPolicy(), Verdict.CONFLICT, runs, clock)
         except Broken as exc:
             raise RuntimeError("wrapped") from exc
 
     with pytest.raises(RuntimeError) as caught:
-        call(policy, lambda _: Verdict.CONFLICT, "outer", wrapped, clock)
+        run(outer, RetryPolicy(), Verdict.CONFLICT, wrapped, clock)
     assert str(caught.value.__cause__) == "run 3"
+
+
+@both
+def test_an_exception_object_raised_in_two_operations_is_tried_again_in_both(mode: str) -> None:
+    clock, error, runs = FakeClock(), Broken("always the same"), [0]
+
+    def fn() -> int:
+        runs[0] += 1
+        clock.advance(0.1)
+        raise error
+
+    for operation in (1, 2):
+        with pytest.raises(Broken):
+            run(mode, RetryPolicy(attempts=3), Verdict.CONFLICT, fn, clock)
+        assert runs[0] == 3 * operation
+
+
+@both
+def test_a_servers_retry_after_is_waited_for(mode: str) -> None:
+    clock = FakeClock()
+
+    class Busy(Exception):
+        retry_after = 4.0
+
+    outcomes: list[object] = [Busy(), 7]
+
+    def fn() -> int:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return 7
+
+    assert run(mode, RetryPolicy(), Verdict.OVERLOAD, fn, clock) == 7
+    (slept,) = clock.sleeps
+    assert 4.0 <= slept <= 4.05
+
+
+@both
+def test_a_retry_after_beyond_the_deadline_ends_it_at_once(mode: str) -> None:
+    clock = FakeClock()
+
+    class Busy(Exception):
+        retry_after = 60
+
+    def fn() -> int:
+        raise Busy
+
+    with pytest.raises(Busy) as caught:
+        run(mode, RetryPolicy(), Verdict.OVERLOAD, fn, clock)
+    assert clock.sleeps == ()
+    assert "the deadline is near" in caught.value.__notes__[0]
+
+
+@both
+def test_interruptions_go_straight_up(mode: str) -> None:
+    clock = FakeClock()
+
+    def fn() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(mode, RetryPolicy(), Verdict.CONFLICT, fn, clock)
+    assert clock.sleeps == ()
+
+
+def test_tenacitys_strategies_take_the_place_of_ours() -> None:
+    clock = FakeClock()
+    policy = RetryPolicy(
+        retry=tenacity.retry_if_exception_type(Broken),
+        wait=tenacity.wait_fixed(2),
+        stop=tenacity.stop_after_attempt(5),
+        clock=clock,
+    )
+    with pytest.raises(Broken, match="run 5"):
+        policy.call(failing(9, clock))
+    assert clock.sleeps == (2, 2, 2, 2)
+    with pytest.raises(KeyError):
+        policy.call(dict[str, int]().__getitem__, "missing")
+    assert len(clock.sleeps) == 4
+
+
+def test_tenacitys_strategies_may_refuse_a_result() -> None:
+    clock = FakeClock()
+    policy = RetryPolicy(
+        retry=tenacity.retry_if_result(lambda value: value is None), clock=clock, base=0.1
+    )
+    results = [None, None, 7]
+    assert policy.call(results.pop, 0) == 7
+
+    async def nothing() -> None:
+        return None
+
+    with pytest.raises(tenacity.RetryError) as caught:
+        finished(replace(policy, stop=tenacity.stop_after_attempt(2)).acall(nothing))
+    assert "gave up after 2 attempt(s)" in caught.value.__notes__[0]
+
+
+def test_the_deadline_ends_what_a_users_own_strategies_would_go_on_with() -> None:
+    clock = FakeClock()
+    policy = RetryPolicy(
+        retry=tenacity.retry_always, wait=tenacity.wait_fixed(1), stop=tenacity.stop_never,
+        deadline=10.0, clock=clock, budget=RetryBudget(transient=0),
+    )  # fmt: skip
+    with pytest.raises(Broken, match="run 10"):
+        policy.call(failing(10**9, clock))
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (ConnectionRefusedError(), Verdict.NOT_SENT),
+        (ConnectionResetError(), Verdict.DISCONNECT),
+        (TimeoutError(), Verdict.DISCONNECT),
+        (Broken(), Verdict.DISCONNECT),
+        (ValueError(), Verdict.FATAL),
+        (KeyError(), Verdict.FATAL),
+        (ConfigError(), Verdict.FATAL),
+        (FileNotFoundError(), Verdict.FATAL),
+        (KeyboardInterrupt(), Verdict.FATAL),
+        (DeadlineExceededError(), Verdict.FATAL),
+        (CircuitOpenError(retry_after=1.0), Verdict.FATAL),
+        (OverloadError(), Verdict.OVERLOAD),
+        (CommitUnknownError(), Verdict.COMMIT_UNKNOWN),
+        (ResolveTimeoutError(), Verdict.NOT_SENT),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failure_of_an_unknown_call_is_judged_by_its_type(
+    error: BaseException, verdict: Verdict
+) -> None:
+    assert classify(error) is verdict
+
+
+def test_a_success_path_loads_no_tenacity() -> None:
+    code = (
+        "import sys; from datakit import RetryPolicy\n"
+        "for attempt in RetryPolicy():\n"
+        "    with attempt: pass\n"
+        "assert RetryPolicy().call(lambda: 7) == 7 and 'tenacity' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @given(
@@ -162,8 +372,25 @@ def test_an_overloaded_server_is_left_alone_for_longer() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("attempts", 0), ("base", -1.0), ("cap", float("nan")), ("deadline", -0.1)],
-)
-def test_a_figure_out_of_range_is_named(name: str, value: float) -> None:
+    [
+        ("attempts", 0), ("attempts", 2.5), ("attempts", "3"), ("attempts", True), ("base", -1.0),
+        ("base", "1s"), ("cap", float("nan")), ("deadline", -0.1), ("deadline", 0), ("budget", 500),
+        ("rules", {Verdict.AUTH: 3}), ("rules", {"auth": Rule()}), ("classify", "x"), ("wait", 1),
+        ("stop", 3), ("retry", True),
+    ],
+)  # fmt: skip
+def test_an_argument_of_no_use_is_named(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
         RetryPolicy(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "value"), [("attempts", 0), ("base", -1), ("cap", "x")])
+def test_a_rules_argument_of_no_use_is_named(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"Rule\({name}="):
+        Rule(**{name: value})  # type: ignore[arg-type]
+    assert Rule(attempts=inf).attempts == inf
+
+
+def test_a_policy_is_immutable() -> None:
+    with pytest.raises(AttributeError):
+        RetryPolicy().attempts = 7  # type: ignore[misc]

@@ -6,7 +6,7 @@ from types import TracebackType
 
 import pytest
 
-from datakit.db.reentry import LoopHead, comes_round, loop_head
+from datakit.resilience.reentry import LoopHead, comes_round, is_generator, loop_head
 
 
 class Probe:
@@ -36,7 +36,8 @@ class Probe:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        self.seen.append(comes_round(sys._getframe(1), self.head))
+        frame = sys._getframe(1)
+        self.seen.append(not is_generator(frame) and comes_round(frame, self.head))
         return isinstance(exc, ValueError)
 
     def __aiter__(self) -> "Probe":
@@ -61,7 +62,8 @@ class Probe:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        self.seen.append(comes_round(sys._getframe(1), self.head))
+        frame = sys._getframe(1)
+        self.seen.append(not is_generator(frame) and comes_round(frame, self.head))
         return isinstance(exc, ValueError)
 
 

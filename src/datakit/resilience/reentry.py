@@ -1,10 +1,10 @@
-"""Whether the loop over a transaction's attempts is certain to ask for another one.
+"""Whether the loop over the attempts of something is certain to ask for another one.
 
 A `with` block that is left by `return` or `break` calls `__exit__` as if it had ended well. To
-say "run it again" there would lose the transaction without a word, since nobody would ask the
-iterator for another attempt. So before an attempt is promised, the caller's bytecode is
-followed from the `with` block on: every way must lead to the very instruction that asked for
-this attempt.
+say "run it again" there would lose a transaction without a word, since nobody would ask the
+iterator for another attempt; and to swallow an error with a `break` behind the block would lose
+the error. So before an attempt is promised, the caller's bytecode is followed from the `with`
+block on: every way must lead to the very instruction that asked for this attempt.
 """
 
 import dis
@@ -36,13 +36,15 @@ def loop_head(frame: FrameType) -> LoopHead:
 
 
 def comes_round(frame: FrameType, head: LoopHead | None) -> bool:
-    """Return whether every way on from where `frame` stands leads to `head`.
-
-    False for a generator: its consumer would see what it yields twice.
-    """
-    if head is None or head.frame != id(frame) or frame.f_code.co_flags & _GENERATORS:
+    """Return whether every way on from where `frame` stands leads to `head`."""
+    if head is None or head.frame != id(frame):
         return False
     return _all_ways_lead(frame.f_code, frame.f_lasti, head.offset)
+
+
+def is_generator(frame: FrameType) -> bool:
+    """Return whether `frame` is one whose consumer would see twice what it yields."""
+    return bool(frame.f_code.co_flags & _GENERATORS)
 
 
 def _all_ways_lead(code: CodeType, start: int, head: int) -> bool:

@@ -1,0 +1,69 @@
+"""A queue of threads and tasks that wait for something to be granted to them, in order."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Waiter:
+    """A place in the queue. `granted` changes only under the lock of the queue's owner."""
+
+    __slots__ = ("_wake", "granted")
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
+        self.granted = False
+
+    def grant(self) -> bool:
+        """Wake the waiter; return False when its event loop is closed, so that nobody waits."""
+        self.granted = True
+        try:
+            self._wake()
+        except RuntimeError:
+            return False
+        return True
+
+
+class WaitQueue:
+    """First come, first served. Not thread-safe: its owner holds a lock."""
+
+    def __init__(self) -> None:
+        self._waiters: deque[Waiter] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def join(self, wake: Callable[[], object]) -> Waiter:
+        """Return a new place at the end; `wake` is called, under the lock, when it is granted."""
+        waiter = Waiter(wake)
+        self._waiters.append(waiter)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """Give up a place that was not granted."""
+        if not waiter.granted:
+            self._waiters.remove(waiter)
+
+    def grant_first(self) -> Waiter | None:
+        """Grant to the first who can be woken and return it, None when there is none."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if waiter.grant():
+                return waiter
+        return None
+
+    def grant_all(self) -> None:
+        """Grant to everybody."""
+        while self._waiters:
+            self._waiters.popleft().grant()
+
+
+def task_event() -> "tuple[asyncio.Event, Callable[[], object]]":
+    """Return an event for the running task, and what sets it from any thread."""
+    import asyncio  # loaded already wherever there is a task
+
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    return event, lambda: loop.call_soon_threadsafe(event.set)
