@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from functools import partial
 
 import pybreaker
 import stamina
@@ -67,7 +67,7 @@ def main() -> None:
     atheirs = tenacity.AsyncRetrying(stop=tenacity.stop_after_attempt(3))
     stamined = stamina.RetryingCaller(attempts=3).on(ConnectionError)
     astamined = stamina.AsyncRetryingCaller(attempts=3).on(ConnectionError)
-    pybroken = pybreaker.CircuitBreaker(fail_max=5, reset_timeout=timedelta(seconds=5).seconds)
+    pybroken = pybreaker.CircuitBreaker(fail_max=5, reset_timeout=5)
 
     def all_three() -> int:
         with deadline(2.0):
@@ -119,7 +119,9 @@ def main() -> None:
         "pybreaker CircuitBreaker.call": lambda: pybroken.call(work, 7),
         "tenacity around pybreaker": lambda: theirs(pybroken.call, work, 7),
     }
-    compare("a successful call", {n: lambda c=c: timed(c) for n, c in sync.items()}, combined)
+    compare(
+        "a successful call", {name: partial(timed, call) for name, call in sync.items()}, combined
+    )
     tasks: dict[str, Callable[[], Awaitable[object]]] = {
         "the coroutine itself": lambda: awork(7),
         combined: aall_three,
@@ -128,7 +130,11 @@ def main() -> None:
         "tenacity AsyncRetrying": lambda: atheirs(awork, 7),
         "stamina AsyncRetryingCaller": lambda: astamined(awork, 7),
     }
-    compare("a successful await", {n: lambda c=c: atimed(c) for n, c in tasks.items()}, combined)
+    compare(
+        "a successful await",
+        {name: partial(atimed, call) for name, call in tasks.items()},
+        combined,
+    )
 
 
 if __name__ == "__main__":

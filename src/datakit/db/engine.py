@@ -3,7 +3,7 @@
 from typing import Any, TypeVar
 
 import sqlalchemy
-from sqlalchemy import URL, Engine, make_url
+from sqlalchemy import URL, Engine, Pool, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_async_engine
@@ -12,6 +12,7 @@ from sqlalchemy.util import await_only
 from datakit._clock import SYSTEM_CLOCK, Clock
 from datakit.db.connect import Connector, Target
 from datakit.db.policies import default_policy, remember
+from datakit.db.pool import AsyncBoundedPool, BoundedPool
 from datakit.dns import Address, AsyncResolver, Resolver
 from datakit.errors import ConfigError, MissingExtraError
 from datakit.resilience import RetryPolicy
@@ -43,7 +44,7 @@ def create_engine(
     """
     parsed = _parse(url)
     names = _checked(resolver, Resolver) or Resolver()
-    engine = sqlalchemy.create_engine(parsed, **_with_defaults(sqlalchemy_kwargs))
+    engine = sqlalchemy.create_engine(parsed, **_with_defaults(sqlalchemy_kwargs, BoundedPool))
     _install(engine, parsed, names, retry, SYSTEM_CLOCK)
     return engine
 
@@ -58,7 +59,8 @@ def create_async_engine(
     """Return SQLAlchemy's asyncio engine; otherwise as `create_engine`."""
     parsed = _parse(url)
     names = _Awaited(_checked(resolver, AsyncResolver) or AsyncResolver())
-    engine = sqlalchemy_create_async_engine(parsed, **_with_defaults(sqlalchemy_kwargs))
+    kwargs = _with_defaults(sqlalchemy_kwargs, AsyncBoundedPool)
+    engine = sqlalchemy_create_async_engine(parsed, **kwargs)
     _install(engine.sync_engine, parsed, names, retry, _AwaitedClock())
     return engine
 
@@ -111,9 +113,9 @@ def _checked(resolver: object, kind: type[R]) -> R | None:
     raise ConfigError(f"resolver={resolver!r}: this engine needs a datakit {kind.__name__}")
 
 
-def _with_defaults(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(kwargs: dict[str, Any], pool: type[Pool]) -> dict[str, Any]:
     own_pool = {"pool", "poolclass", "creator"} & kwargs.keys()
-    return kwargs if own_pool else {**POOL_DEFAULTS, **kwargs}
+    return kwargs if own_pool else {**POOL_DEFAULTS, "poolclass": pool, **kwargs}
 
 
 class _Awaited:

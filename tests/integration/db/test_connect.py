@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, TimeoutError
 
 from datakit import RetryPolicy, deadline, events
 from datakit.testing import DnsServer, PostgresCluster, PostgresNode
@@ -167,3 +167,18 @@ async def test_off_loopback_the_server_must_prove_who_it_is(postgres: PostgresNo
     assert "sslmode" not in connect_parameters({"host": "db.example"}, "127.0.0.1")
     chosen = connect_parameters({"sslmode": "require"}, "192.0.2.1")
     assert chosen["sslmode"] == "require"
+
+
+async def test_the_wait_for_a_free_connection_ends_with_the_deadline(
+    opened: Opened, postgres: PostgresNode
+) -> None:
+    database = opened(postgres.url(), pool_size=1, max_overflow=0, pool_timeout=60)
+    holding = asyncio.create_task(database.scalar("SELECT pg_sleep(3)"))
+    while not database.checked_out:  # noqa: ASYNC110 - the pool has no event
+        await asyncio.sleep(0.01)
+    with deadline(0.3), pytest.raises(TimeoutError, match="QueuePool limit"):
+        await database.scalar("SELECT 1")
+    assert not holding.done()
+    await holding
+    with deadline(0.3):  # a pool made anew has the whole timeout again
+        assert database.bind.pool.recreate()._pool_timeout == 60  # type: ignore[attr-defined]
