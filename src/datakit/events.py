@@ -132,6 +132,15 @@ class NameResolved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AddressesChanged(Event):
+    """A lookup found another set of addresses for a name that is watched."""
+
+    name: str
+    rdtype: str
+    records: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StaleServed(Event):
     """No DNS server answered, so the last known records were used past their TTL."""
 

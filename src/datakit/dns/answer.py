@@ -1,5 +1,6 @@
 """What a lookup returns, how long it holds, and when it is still good. Pure."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -14,6 +15,7 @@ class Answer:
     records: in presentation form ("192.0.2.7", "10 mail.example."), in the server's order.
     chain: the names that CNAMEs led through, the name asked for excluded.
     source: "network", "cache", "stale" or "hosts". server: "address:port" that answered, or "".
+    extended_error: what the server added, such as "EDE 3 (Stale Answer)" (RFC 8914), or "".
     """
 
     name: str
@@ -24,6 +26,7 @@ class Answer:
     server: str
     expires_at: float = field(repr=False)
     clock: Clock = field(default=SYSTEM_CLOCK, repr=False, compare=False)
+    extended_error: str = ""
 
     @property
     def ttl(self) -> float:
@@ -65,7 +68,9 @@ class Entry:
     """A stored answer or absence, with its times on both clocks (seconds).
 
     A frozen process may not advance the monotonic clock, so the wall clock may end an entry
-    as well. `suspect` is set when a connection to one of the addresses failed.
+    as well. `suspect` is set when a connection to one of the addresses failed; `failures` counts
+    the lookups that failed in a row. One that only stands for a failure is no answer: it says
+    until when (`expires_at`) the servers are left alone.
     """
 
     outcome: Answer | DnsError
@@ -74,7 +79,10 @@ class Entry:
     wall_expires_at: float
     stale_until: float
     retry_at: float = 0.0
+    prefetch_at: float = math.inf
+    prefetching: bool = False
     suspect: bool = False
+    failures: int = 0
 
 
 SUSPECT_HOLD = 0.1
@@ -83,6 +91,21 @@ enough to see a record flip and far below the VPC resolver's 1,024 packets a sec
 
 SUSPECT_RECHECK = 1.0
 """Seconds for which stale data is served without asking again when connections to it fail."""
+
+PREFETCH_FROM = 0.9
+"""Share of the TTL after which the next caller asks again, so that nobody waits at its end.
+Source: unbound's `prefetch`."""
+
+FAILURE_HOLD = 1.0
+FAILURE_HOLD_MOST = 30.0
+"""Seconds for which a failure is believed, doubling from the first to the most while the servers
+answer with nothing else. Source: RFC 9520 section 3.2."""
+
+
+def failure_hold(failures: int) -> float:
+    """Return the seconds to leave the servers alone after so many failures in a row."""
+    return min(FAILURE_HOLD * 2.0 ** min(failures - 1, 10), FAILURE_HOLD_MOST)
+
 
 CLIENT_RESPONSE = 1.8
 """Seconds that a query may take where stale data could be served instead. Source: RFC 8767

@@ -1,17 +1,27 @@
 """The resolver for threads."""
 
-from functools import cached_property
+import socket
 from typing import TYPE_CHECKING
 
+from datakit.dns.addresses import Address
 from datakit.dns.answer import Answer
-from datakit.dns.config import configured
-from datakit.dns.resolution import Absent, Found, resolution
-from datakit.dns.resolver_base import Address, ResolverBase
-from datakit.errors import DnsError, NoDataError, ResolveTimeoutError, ServerFailureError
+from datakit.dns.connecting import race
+from datakit.dns.ipv6 import has_ipv6
+from datakit.dns.resolution import Ask, Outcome, Resolution
+from datakit.dns.resolver_base import Key, ResolverBase, families
+from datakit.errors import (
+    DeadlineExceededError,
+    DnsError,
+    NameNotFoundError,
+    NoDataError,
+    ResolveTimeoutError,
+    ServerFailureError,
+)
+from datakit.resilience.deadlines import deadline
 from datakit.resilience.flight import SingleFlight
 
 if TYPE_CHECKING:
-    import dns.resolver
+    import dns.message
 
 
 class Resolver(ResolverBase[SingleFlight[Answer]]):
@@ -27,14 +37,15 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         Raises:
             NameNotFoundError, NoDataError: there is no such name, or no such record.
             ResolveTimeoutError, ServerFailureError: no server could say, and nothing known
-                before may still be used.
+                before may still be used; the message tells every server tried.
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
         key = (name.lower(), rdtype)
         stored = self._stored(key)
         if stored is not None:
             return stored
-        return self._flights.run(key, lambda: self._stored(key) or self._ask(key))
+        self._counters.misses += 1
+        return self._flights.run(key, lambda: self._stored_meanwhile(key) or self._ask(key))
 
     def refresh(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of `name` from the servers, whatever is stored.
@@ -42,18 +53,45 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         Raises: as `lookup`.
         """
         key = (name.lower(), rdtype)
+        self._counters.misses += 1
         return self._flights.run(key, lambda: self._ask(key))
 
     def addresses(self, name: str, port: int) -> tuple[Address, ...]:
-        """Return where `name` can be connected to: its A records, without any its AAAA.
+        """Return where `name` can be connected to, in the order to try.
+
+        Healthy ones first, then by RFC 6724's preference, else at random so that load spreads.
+        AAAA records are asked for where this machine has a route for IPv6, or there is no A.
 
         Raises: as `lookup`.
         """
-        try:
-            answer = self.lookup(name, "A")
-        except NoDataError:
-            answer = self.lookup(name, "AAAA")
-        return tuple(Address(ip, port) for ip in answer.records)
+        found: list[str] = []
+        error: DnsError | None = None
+        for rdtype in families(name, has_ipv6()):
+            try:
+                found += self.lookup(name, rdtype).records
+            except NameNotFoundError:
+                raise
+            except DnsError as exc:
+                error = exc
+        if not found and isinstance(error, NoDataError):
+            found += self.lookup(name, "AAAA").records
+        elif not found and error is not None:
+            raise error
+        return self._sorted(found, port)
+
+    def connect(self, name: str, port: int, *, timeout: float = 5.0) -> socket.socket:
+        """Return a blocking socket connected to `name`, whose addresses are raced 250 ms apart.
+
+        For TLS, wrap it with `server_hostname=name`. timeout: seconds, less inside a nearer
+        `deadline`. Addresses that fail are reported.
+
+        Raises:
+            OSError: no address could be connected to; the message tells each one's error.
+            DnsError, DeadlineExceededError: as `lookup`.
+        """
+        with deadline(timeout):
+            addresses = self.addresses(name, port)
+            return race(addresses, name, lambda ip: self.report_failure(name, ip))
 
     def is_current(self, name: str, ip: str) -> bool:
         """Return whether `ip` is an address of `name` now; True when that cannot be found out."""
@@ -62,35 +100,32 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         except DnsError:
             return True
 
-    def _ask(self, key: tuple[str, str]) -> Answer:
+    def _ask(self, key: Key) -> Answer:
+        hurried = False
         try:
-            outcome = self._resolve(*key)
-        except (ResolveTimeoutError, ServerFailureError) as exc:
-            return self._failed(key, exc)
-        return self._store(key, outcome)
+            resolution = self._begin(key)
+            hurried = resolution.hurried
+            return self._ended(key, _run(resolution))
+        except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
+            error = exc
+        return self._failed(key, error, hurried)
 
-    def _resolve(self, name: str, rdtype: str) -> Found | Absent:
-        stub = self._stub
-        lifetime = self._lifetime((name, rdtype))
-        steps = resolution(name, rdtype, self._rules)
-        target = next(steps)
-        try:
-            while True:
-                try:
-                    reply = stub.resolve(
-                        target, rdtype, raise_on_no_answer=False, lifetime=lifetime, search=True
-                    )
-                except Exception as exc:  # noqa: BLE001 - the steps decide what it means
-                    target = steps.throw(exc)
-                else:
-                    target = steps.send(reply)
-        except StopIteration as done:
-            outcome: Found | Absent = done.value
-            return outcome
 
-    @cached_property
-    def _stub(self) -> "dns.resolver.Resolver":
-        import dns.resolver
+def _run(resolution: Resolution) -> Outcome:
+    steps = resolution.steps()
+    ask = next(steps)
+    try:
+        while True:
+            try:
+                reply = _send(ask)
+            except Exception as exc:  # noqa: BLE001 - the steps decide what it means
+                ask = steps.throw(exc)
+            else:
+                ask = steps.send(reply)
+    except StopIteration as done:
+        outcome: Outcome = done.value
+        return outcome
 
-        fresh = dns.resolver.Resolver(configure=self._servers is None)
-        return configured(fresh, self._servers, self._search, self._timeout)
+
+def _send(ask: Ask) -> "dns.message.Message":
+    return ask.server.wire.query(ask.query, ask.timeout, None, 0, ask.over_tcp)

@@ -1,17 +1,28 @@
 """The resolver for asyncio tasks."""
 
-from functools import cached_property
+import asyncio
+import socket
 from typing import TYPE_CHECKING
 
+from datakit.dns.addresses import Address
 from datakit.dns.answer import Answer
-from datakit.dns.config import configured
-from datakit.dns.resolution import Absent, Found, resolution
-from datakit.dns.resolver_base import Address, ResolverBase
-from datakit.errors import DnsError, NoDataError, ResolveTimeoutError, ServerFailureError
+from datakit.dns.connecting_async import race
+from datakit.dns.ipv6 import has_ipv6
+from datakit.dns.resolution import Ask, Outcome, Resolution
+from datakit.dns.resolver_base import Key, ResolverBase, families
+from datakit.errors import (
+    DeadlineExceededError,
+    DnsError,
+    NameNotFoundError,
+    NoDataError,
+    ResolveTimeoutError,
+    ServerFailureError,
+)
+from datakit.resilience.deadlines import deadline
 from datakit.resilience.flight_async import AsyncSingleFlight
 
 if TYPE_CHECKING:
-    import dns.asyncresolver
+    import dns.message
 
 
 class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
@@ -27,11 +38,15 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
         Raises:
             NameNotFoundError, NoDataError: there is no such name, or no such record.
             ResolveTimeoutError, ServerFailureError: no server could say, and nothing known
-                before may still be used.
+                before may still be used; the message tells every server tried.
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
         key = (name.lower(), rdtype)
-        return self._stored(key) or await self._flights.run(key, lambda: self._ask(key))
+        stored = self._stored(key)
+        if stored is not None:
+            return stored
+        self._counters.misses += 1
+        return await self._flights.run(key, lambda: self._ask_unless_known(key))
 
     async def refresh(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of `name` from the servers, whatever is stored.
@@ -39,18 +54,52 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
         Raises: as `lookup`.
         """
         key = (name.lower(), rdtype)
+        self._counters.misses += 1
         return await self._flights.run(key, lambda: self._ask(key))
 
     async def addresses(self, name: str, port: int) -> tuple[Address, ...]:
-        """Return where `name` can be connected to: its A records, without any its AAAA.
+        """Return where `name` can be connected to, in the order to try.
+
+        Healthy ones first, then by RFC 6724's preference, else at random so that load spreads.
+        AAAA records are asked for, beside A, where this machine has a route for IPv6, or there
+        is no A.
 
         Raises: as `lookup`.
         """
-        try:
-            answer = await self.lookup(name, "A")
-        except NoDataError:
-            answer = await self.lookup(name, "AAAA")
-        return tuple(Address(ip, port) for ip in answer.records)
+        answers = await asyncio.gather(
+            *(self.lookup(name, rdtype) for rdtype in families(name, has_ipv6())),
+            return_exceptions=True,
+        )
+        found = [ip for a in answers if isinstance(a, Answer) for ip in a.records]
+        errors = [error for error in answers if isinstance(error, BaseException)]
+        for error in errors:
+            if isinstance(error, NameNotFoundError) or not isinstance(error, DnsError):
+                raise error
+        if not found and errors and isinstance(errors[-1], NoDataError):
+            found += (await self.lookup(name, "AAAA")).records
+        elif not found and errors:
+            raise errors[-1]
+        return self._sorted(found, port)
+
+    async def connect(
+        self,
+        name: str,
+        port: int,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109 - as in the twin
+    ) -> socket.socket:
+        """Return a non-blocking socket connected to `name`, its addresses raced 250 ms apart.
+
+        For TLS: `asyncio.open_connection(sock=sock, ssl=context, server_hostname=name)`.
+        timeout: seconds, less inside a nearer `deadline`. Addresses that fail are reported.
+
+        Raises:
+            OSError: no address could be connected to; the message tells each one's error.
+            DnsError, DeadlineExceededError: as `lookup`.
+        """
+        with deadline(timeout):
+            addresses = await self.addresses(name, port)
+            return await race(addresses, name, lambda ip: self.report_failure(name, ip))
 
     async def is_current(self, name: str, ip: str) -> bool:
         """Return whether `ip` is an address of `name` now; True when that cannot be found out."""
@@ -59,35 +108,38 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
         except DnsError:
             return True
 
-    async def _ask(self, key: tuple[str, str]) -> Answer:
+    async def _ask_unless_known(self, key: Key) -> Answer:
+        return self._stored_meanwhile(key) or await self._ask(key)
+
+    async def _ask(self, key: Key) -> Answer:
+        hurried = False
         try:
-            outcome = await self._resolve(*key)
-        except (ResolveTimeoutError, ServerFailureError) as exc:
-            return self._failed(key, exc)
-        return self._store(key, outcome)
+            resolution = self._begin(key)
+            hurried = resolution.hurried
+            return self._ended(key, await _run(resolution))
+        except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
+            error = exc
+        return self._failed(key, error, hurried)
 
-    async def _resolve(self, name: str, rdtype: str) -> Found | Absent:
-        stub = self._stub
-        lifetime = self._lifetime((name, rdtype))
-        steps = resolution(name, rdtype, self._rules)
-        target = next(steps)
-        try:
-            while True:
-                try:
-                    reply = await stub.resolve(
-                        target, rdtype, raise_on_no_answer=False, lifetime=lifetime, search=True
-                    )
-                except Exception as exc:  # noqa: BLE001 - the steps decide what it means
-                    target = steps.throw(exc)
-                else:
-                    target = steps.send(reply)
-        except StopIteration as done:
-            outcome: Found | Absent = done.value
-            return outcome
 
-    @cached_property
-    def _stub(self) -> "dns.asyncresolver.Resolver":
-        import dns.asyncresolver
+async def _run(resolution: Resolution) -> Outcome:
+    steps = resolution.steps()
+    ask = next(steps)
+    try:
+        while True:
+            try:
+                reply = await _send(ask)
+            except Exception as exc:  # noqa: BLE001 - the steps decide what it means
+                ask = steps.throw(exc)
+            else:
+                ask = steps.send(reply)
+    except StopIteration as done:
+        outcome: Outcome = done.value
+        return outcome
 
-        fresh = dns.asyncresolver.Resolver(configure=self._servers is None)
-        return configured(fresh, self._servers, self._search, self._timeout)
+
+async def _send(ask: Ask) -> "dns.message.Message":
+    import dns.asyncbackend
+
+    backend = dns.asyncbackend.get_backend("asyncio")
+    return await ask.server.wire.async_query(ask.query, ask.timeout, None, 0, ask.over_tcp, backend)

@@ -1,57 +1,79 @@
 """What `Resolver` and `AsyncResolver` share: the cache and every decision, no I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from cachebox import LRUCache
 
 from datakit import events
-from datakit._clock import SYSTEM_CLOCK, Clock
+from datakit._clock import SYSTEM_CLOCK, Clock, uniform
+from datakit.dns.addresses import Address, ordered
 from datakit.dns.answer import (
     CLIENT_RESPONSE,
+    FAILURE_HOLD,
     FAILURE_RECHECK,
+    PREFETCH_FROM,
     SUSPECT_RECHECK,
     Answer,
     Entry,
     Freshness,
     TtlRules,
     decide,
+    failure_hold,
 )
-from datakit.dns.config import parse_server
-from datakit.dns.hosts import local_records
-from datakit.dns.resolution import Absent, Found
-from datakit.errors import ConfigError, DnsError, NoDataError
+from datakit.dns.config import Configuration
+from datakit.dns.counters import Counters, ResolverStats
+from datakit.dns.hosts import literal, local_records
+from datakit.dns.resolution import Absent, Found, Outcome, Resolution
+from datakit.dns.watchers import Change, Watchers
+from datakit.errors import (
+    ConfigError,
+    DeadlineExceededError,
+    DnsError,
+    NoDataError,
+    ServerFailureError,
+)
+from datakit.resilience import checks
 from datakit.resilience.deadlines import deadline as enclosing
+from datakit.resilience.deadlines import over
 
 HOSTS_TTL = 60.0
 """Seconds before the hosts file is read again for a name."""
 
+UNHEALTHY_FOR = 30.0
+"""Seconds for which an address that failed is tried last."""
+
+MAX_UNHEALTHY = 1_000
+"""Failed addresses remembered."""
 
 F = TypeVar("F")
 """The kind of single flight that a twin uses."""
 
-
-class Address(NamedTuple):
-    """Where to connect: an IP address in text form and a port."""
-
-    ip: str
-    port: int
+Key = tuple[str, str]
+Network = IPv4Network | IPv6Network
 
 
 class ResolverBase(Generic[F]):
     """A TTL cache in front of DNS servers.
 
-    servers: "address" or "address:port"; None for those of resolv.conf.
+    servers: "address" or "address:port", "tls://address:port#name" or "https://host/path"; None
+        for those of resolv.conf, which is read again when it changes.
+    zones: servers for the names of a zone, as for a private hosted zone; the most specific zone
+        that holds a name is asked, and what it says is final.
     min_ttl, max_ttl: seconds, bounds on the servers' TTLs. negative_max_ttl: seconds that an
-    absence is believed at most. max_stale: seconds past its TTL that an answer is still used
-    when no server answers. cache_size: answers kept. timeout: seconds a server may take.
-    deadline: seconds a lookup may take in all. hosts: whether the hosts file is read.
-    search: domains tried for a short name; None for those of resolv.conf, when `servers` is None.
+        absence is believed at most. max_stale: seconds past its TTL that an answer is still used
+        when no server answers. prefetch: whether a caller in the last tenth of a TTL asks again.
+    cache_size: answers kept. timeout: seconds a server may take. deadline: seconds a lookup may
+        take in all. hosts: whether the hosts file is read. search: domains tried for a short
+        name; None for those of resolv.conf, when `servers` is None.
+    allowed_networks: networks such as "10.0.0.0/8"; addresses outside all of them are dropped
+        from answers (DNS rebinding). None for all.
 
     Raises:
-        ConfigError: a server is no address, or a figure is out of range.
+        ConfigError: an argument is of no use; the message names it.
     """
 
     _new_flights: type[F]
@@ -60,65 +82,78 @@ class ResolverBase(Generic[F]):
         self,
         servers: Sequence[str] | None = None,
         *,
+        zones: Mapping[str, Sequence[str]] | None = None,
         min_ttl: float = 0.0,
         max_ttl: float = 300.0,
         negative_max_ttl: float = 5.0,
         max_stale: float = 3600.0,
+        prefetch: bool = True,
         cache_size: int = 10_000,
         timeout: float = 2.0,
         deadline: float = 5.0,
         hosts: bool = True,
         search: Sequence[str] | None = None,
+        allowed_networks: Sequence[str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        figures = {
-            "min_ttl": min_ttl, "max_ttl": max_ttl, "negative_max_ttl": negative_max_ttl,
-            "max_stale": max_stale, "timeout": timeout, "deadline": deadline,
-        }  # fmt: skip
-        if isinstance(servers, str):
-            raise ConfigError(f"servers={servers!r}: expected a list of addresses")
-        for name, value in figures.items():
-            if not value >= 0:
-                raise ConfigError(f"{name}={value!r}: must be 0 or more seconds")
-        if cache_size < 1:
-            raise ConfigError(f"cache_size={cache_size!r}: must be 1 or more")
-        self._servers = None if servers is None else [parse_server(server) for server in servers]
-        self._search = search
+        owner = type(self).__name__
+        for name, value in (
+            ("min_ttl", min_ttl), ("max_ttl", max_ttl), ("negative_max_ttl", negative_max_ttl),
+            ("max_stale", max_stale),
+        ):  # fmt: skip
+            checks.seconds(owner, name, value)
+        checks.seconds(owner, "timeout", timeout, above_zero=True)
+        checks.seconds(owner, "deadline", deadline, above_zero=True)
+        checks.count(owner, "cache_size", cache_size)
+        if min_ttl > max_ttl:
+            raise ConfigError(
+                f"{owner}(min_ttl={min_ttl!r}): must be max_ttl ({max_ttl!r}) or less"
+            )
+        self._configuration = Configuration(servers, zones, search)
         self._rules = TtlRules(min_ttl, max_ttl, negative_max_ttl, max_stale)
+        self._prefetch = prefetch
         self._timeout = timeout
         self._deadline = deadline
         self._hosts_file = Path("/etc/hosts" if hosts else "/dev/null")
+        self._allowed = _networks(owner, allowed_networks)
         self._clock = clock
         self._flights = self._new_flights()
-        self._cache: LRUCache[tuple[str, str], Entry] = LRUCache(cache_size)
+        self._cache: LRUCache[Key, Entry] = LRUCache(cache_size)
+        self._unhealthy: LRUCache[str, float] = LRUCache(MAX_UNHEALTHY)
+        self._watchers = Watchers()
+        self._counters = Counters()
 
     def flush(self) -> None:
         """Forget every answer."""
         self._cache.clear()
 
+    def stats(self) -> ResolverStats:
+        """Return the counts since the resolver was made."""
+        groups = self._configuration.groups()
+        return self._counters.stats(server for group in groups for server in group.servers)
+
     def report_failure(self, name: str, ip: str) -> None:
         """Say that a connection to `ip`, an address of `name`, failed.
 
-        The next lookup asks the servers again, however long the TTL: at most ten times a second,
-        and once a second while none of them answers.
+        The address is tried last for 30 s. The next lookup asks the servers again, however long
+        the TTL: at most ten times a second, and once a second while none of them answers.
         """
-        entry = self._cache.get((name.lower(), "AAAA" if ":" in ip else "A"))
+        now = self._clock.monotonic()
+        self._unhealthy[ip] = now + UNHEALTHY_FOR
+        entry = self._cache.get((name.lower(), _kind(ip)))
         if entry is not None:
             entry.suspect = True
-            entry.retry_at = min(entry.retry_at, self._clock.monotonic() + SUSPECT_RECHECK)
+            entry.retry_at = min(entry.retry_at, now + SUSPECT_RECHECK)
 
-    def _lifetime(self, key: tuple[str, str]) -> float:
-        """Return the seconds that a query for `key` may take.
+    def watch(self, name: str, callback: Callable[[Change], object]) -> Callable[[], None]:
+        """Call `callback(change)` whenever a lookup finds another set of addresses for `name`.
 
-        Raises:
-            DeadlineExceededError: nothing is left of the enclosing `deadline`.
+        It is called in the thread or task of that lookup and must not block; one that raises is
+        logged. Nothing is looked up for its sake. Return the function that ends it.
         """
-        has_stale = self._cache.get(key) is not None
-        return enclosing.bound(
-            min(self._deadline, CLIENT_RESPONSE) if has_stale else self._deadline
-        )
+        return self._watchers.add(name.lower(), callback)
 
-    def _stored(self, key: tuple[str, str]) -> Answer | None:
+    def _stored(self, key: Key) -> Answer | None:
         """Return the answer to use without asking, None when the servers must be asked.
 
         Raises:
@@ -130,71 +165,193 @@ class ResolverBase(Generic[F]):
         now = self._clock.monotonic()
         freshness = decide(entry, now, self._clock.wall())
         if freshness is Freshness.FRESH:
+            if now >= entry.prefetch_at and not entry.prefetching:
+                entry.prefetching = True  # this caller asks; the others need not
+                return None
+            self._counters.hits += 1
             return _use(entry.outcome)
         if freshness is Freshness.STALE and now < entry.retry_at:
             return self._stale(key, entry)
         return self._local(key)
 
-    def _local(self, key: tuple[str, str]) -> Answer | None:
+    def _stored_meanwhile(self, key: Key) -> Answer | None:
+        """Return what another lookup has found since `_stored`; None when there was none.
+
+        Raises:
+            DnsError: it found an absence.
+        """
+        entry = self._cache.get(key)
+        if entry is None or entry.prefetching:
+            return None
+        fresh = decide(entry, self._clock.monotonic(), self._clock.wall()) is Freshness.FRESH
+        return _use(entry.outcome) if fresh else None
+
+    def _local(self, key: Key) -> Answer | None:
         records = local_records(*key, self._hosts_file)
         if records is None:
             return None
+        self._counters.hits += 1
         if not records:
             raise NoDataError(f"{key[0]} has no {key[1]} record")
-        return self._store(key, Found(records, (), HOSTS_TTL, ""), source="hosts")
+        return self._keep(key, Found(records, (), HOSTS_TTL, ""), "hosts")
 
-    def _store(
-        self, key: tuple[str, str], outcome: Found | Absent, source: str = "network"
-    ) -> Answer:
-        """Keep an outcome and return it as the answer.
+    def _begin(self, key: Key) -> Resolution:
+        """Return the lookup of `key` to carry out.
 
         Raises:
-            DnsError: it is an absence.
+            DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
-        now = self._clock.monotonic()
-        expires_at = now + outcome.ttl
-        kept: Answer | DnsError
-        if isinstance(outcome, Absent):
-            answer, kept = None, outcome.error
-        else:
-            answer = Answer(
-                *key, outcome.records, outcome.chain, source, outcome.server, expires_at,
-                self._clock,
-            )  # fmt: skip
-            kept = answer if source == "hosts" else replace(answer, source="cache")
-        self._cache[key] = Entry(
-            outcome=kept,
-            fetched_at=now,
-            expires_at=expires_at,
-            wall_expires_at=self._clock.wall() + outcome.ttl,
-            stale_until=expires_at + self._rules.max_stale,
+        self._counters.asked += 1
+        has_stale = self._usable(key, self._clock.monotonic()) is not None
+        own = min(self._deadline, CLIENT_RESPONSE) if has_stale else self._deadline
+        return Resolution(
+            name=key[0],
+            rdtype=key[1],
+            configuration=self._configuration,
+            timeout=self._timeout,
+            until=self._clock.monotonic() + enclosing.bound(own),
+            clock=self._clock,
+            hurried=(enclosing.remaining() or own) < own,
         )
-        if answer is None:
-            return _use(kept)
-        if source == "network":
-            events.emit(events.NameResolved, *key, answer.records, outcome.ttl)
+
+    def _ended(self, key: Key, outcome: Outcome) -> Answer:
+        """Keep what the servers said and return it as the answer.
+
+        Raises:
+            DnsError: it is an absence, or nothing of it may be used.
+        """
+        if isinstance(outcome, Absent):
+            error = outcome.error
+            self._insert(key, error, self._rules.negative(outcome.ttl))
+            self._watchers.found(key, frozenset())
+            raise _again(error)
+        if self._allowed is not None and key[1] in ("A", "AAAA"):
+            outcome = self._allowed_part(key, outcome)
+        kept = replace(outcome, ttl=self._rules.positive(outcome.ttl))
+        answer = self._keep(key, kept, "network")
+        self._watchers.found(key, frozenset(answer.records))
+        events.emit(events.NameResolved, *key, answer.records, kept.ttl)
         return answer
 
-    def _failed(self, key: tuple[str, str], error: DnsError) -> Answer:
+    def _allowed_part(self, key: Key, found: Found) -> Found:
+        allowed = self._allowed or ()
+        kept = tuple(ip for ip in found.records if any(_within(ip, network) for network in allowed))
+        if not kept:
+            raise ServerFailureError(
+                f"{key[0]}: {found.server} gave only addresses outside allowed_networks: "
+                f"{', '.join(found.records[:5])}"
+            )
+        return replace(found, records=kept)
+
+    def _keep(self, key: Key, found: Found, source: str) -> Answer:
+        expires_at = self._clock.monotonic() + found.ttl
+        answer = Answer(
+            *key, found.records, found.chain, source, found.server, expires_at, self._clock,
+            found.extended_error,
+        )  # fmt: skip
+        kept = answer if source == "hosts" else replace(answer, source="cache")
+        self._insert(key, kept, found.ttl)
+        return answer
+
+    def _insert(self, key: Key, outcome: Answer | DnsError, ttl: float, failures: int = 0) -> None:
+        """Store an outcome for `ttl` seconds; one of 0 is shared by its waiters and not stored."""
+        if ttl <= 0:
+            self._cache.pop(key, None)
+            return
+        now = self._clock.monotonic()
+        positive = isinstance(outcome, Answer)
+        asked = isinstance(outcome, Answer) and outcome.source != "hosts"
+        self._cache[key] = Entry(
+            outcome=outcome,
+            fetched_at=now,
+            expires_at=now + ttl,
+            wall_expires_at=self._clock.wall() + ttl,
+            stale_until=now + ttl + (self._rules.max_stale if positive else 0.0),
+            prefetch_at=now + ttl * PREFETCH_FROM if asked and self._prefetch else float("inf"),
+            failures=failures,
+        )
+
+    def _usable(self, key: Key, now: float) -> Entry | None:
+        """Return what is known of `key` and may be used when no server answers."""
+        entry = self._cache.get(key)
+        known = entry is not None and isinstance(entry.outcome, Answer)
+        return entry if known and entry is not None and now < entry.stale_until else None
+
+    def _failed(self, key: Key, error: DnsError | DeadlineExceededError, hurried: bool) -> Answer:
         """Return the last known answer, when there is one that may still be used.
+
+        hurried: the caller's own deadline left too little time, which says nothing of the servers.
 
         Raises:
             DnsError: `error`, when there is none.
+            DeadlineExceededError: there is none, and the caller was in a hurry.
         """
-        entry = self._cache.get(key)
         now = self._clock.monotonic()
-        if entry is None or now >= entry.stale_until or isinstance(entry.outcome, DnsError):
+        entry = self._usable(key, now)
+        if entry is not None:
+            if decide(entry, now, self._clock.wall()) is Freshness.FRESH:
+                return _use(entry.outcome)
+            if not hurried:
+                entry.retry_at = now + (SUSPECT_RECHECK if entry.suspect else FAILURE_RECHECK)
+            return self._stale(key, entry)
+        self._counters.failures += 1
+        if isinstance(error, DeadlineExceededError):
             raise error
-        entry.retry_at = now + FAILURE_RECHECK
-        return self._stale(key, entry)
+        if hurried:
+            raise over(f"resolving {key[0]} {key[1]}") from error
+        before = self._cache.get(key)
+        failures = 1 + (before.failures if before is not None else 0)
+        grows = isinstance(error, ServerFailureError)
+        self._insert(key, error, failure_hold(failures) if grows else FAILURE_HOLD, failures)
+        raise error
 
-    def _stale(self, key: tuple[str, str], entry: Entry) -> Answer:
+    def _stale(self, key: Key, entry: Entry) -> Answer:
         answer = _use(entry.outcome)
+        self._counters.stale += 1
         events.emit(events.StaleServed, *key)
         return replace(answer, source="stale")
+
+    def _sorted(self, ips: Iterable[str], port: int) -> tuple[Address, ...]:
+        now = self._clock.monotonic()
+        unhealthy = self._unhealthy
+
+        def is_healthy(ip: str) -> bool:
+            until = unhealthy.get(ip)
+            return until is None or now >= until
+
+        order = ordered(list(ips), is_healthy, lambda: uniform(0.0, 1.0))
+        return tuple(Address(ip, port) for ip in order)
+
+
+def families(name: str, has_ipv6: bool) -> tuple[str, ...]:
+    """Return the record types to ask for, all of which may have addresses of `name`."""
+    version = literal(name)
+    if version is not None:
+        return (version,)
+    return ("AAAA", "A") if has_ipv6 else ("A",)
+
+
+def _networks(owner: str, texts: Sequence[str] | None) -> tuple[Network, ...] | None:
+    try:
+        return None if texts is None else tuple(ip_network(text) for text in texts)
+    except ValueError as exc:
+        raise ConfigError(f"{owner}(allowed_networks={texts!r}): {exc}") from None
+
+
+def _within(ip: str, network: Network) -> bool:
+    return ip_address(ip) in network
+
+
+def _kind(ip: str) -> str:
+    return "AAAA" if ":" in ip else "A"
 
 
 def _use(outcome: Answer | DnsError) -> Answer:
     if isinstance(outcome, Answer):
         return outcome
-    raise type(outcome)(*outcome.args)  # a new one: a raised exception collects tracebacks
+    raise _again(outcome)
+
+
+def _again(error: DnsError) -> DnsError:
+    """Return the same error made anew: a raised exception collects tracebacks."""
+    return type(error)(*error.args)

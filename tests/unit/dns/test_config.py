@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datakit import AsyncResolver, Resolver
-from datakit.dns.config import parse_server
+from datakit.dns.servers import parse_server
 from datakit.dns.hosts import local_records
 from datakit.errors import ConfigError
 
@@ -20,7 +20,8 @@ from datakit.errors import ConfigError
     ],
 )
 def test_a_server_is_an_address_with_or_without_a_port(text: str, server: object) -> None:
-    assert parse_server(text) == server
+    parsed = parse_server(text)
+    assert (parsed.address, parsed.port) == server
 
 
 @pytest.mark.parametrize("text", ["dns.example", "10.0.0.2:dns", "10.0.0.2:0", "1.2.3.4:99999", ""])
