@@ -3,8 +3,11 @@
 from datakit.dns.addresses import Address
 from datakit.dns.answer import Answer
 from datakit.dns.counters import ResolverStats, ServerStats
+from datakit.dns.hop import Hop, Trace
+from datakit.dns.patching import patch
 from datakit.dns.resolver import Resolver
 from datakit.dns.resolver_async import AsyncResolver
+from datakit.dns.tracing import trace, trace_async
 from datakit.dns.watchers import Change
 
 __all__ = [
@@ -12,7 +15,12 @@ __all__ = [
     "Answer",
     "AsyncResolver",
     "Change",
+    "Hop",
     "Resolver",
     "ResolverStats",
     "ServerStats",
+    "Trace",
+    "patch",
+    "trace",
+    "trace_async",
 ]

@@ -132,7 +132,7 @@ class Resolution:
         import dns.name
         import dns.rcode
 
-        target, kind = _parse(name, self.rdtype)
+        target, kind = parse_question(name, self.rdtype)
         chain: list[str] = []
         ttl = float(MAX_TTL)
         while True:
@@ -276,7 +276,12 @@ class Resolution:
         return ResolveTimeoutError(f"no DNS server answered for {self.name} {self.rdtype}: {tried}")
 
 
-def _parse(name: str, rdtype: str) -> "tuple[dns.name.Name, dns.rdatatype.RdataType]":
+def parse_question(name: str, rdtype: str) -> "tuple[dns.name.Name, dns.rdatatype.RdataType]":
+    """Return the name and the type, as dnspython has them.
+
+    Raises:
+        ConfigError: there can be no such name or type.
+    """
     import dns.exception
     import dns.name
     import dns.rdatatype

@@ -1,13 +1,13 @@
 """The resolver for threads."""
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from datakit.dns.addresses import Address
 from datakit.dns.answer import Answer
 from datakit.dns.connecting import race
 from datakit.dns.ipv6 import has_ipv6
-from datakit.dns.resolution import Ask, Outcome, Resolution
+from datakit.dns.resolution import Ask
 from datakit.dns.resolver_base import Key, ResolverBase, families
 from datakit.errors import (
     DeadlineExceededError,
@@ -21,7 +21,11 @@ from datakit.resilience.deadlines import deadline
 from datakit.resilience.flight import SingleFlight
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     import dns.message
+
+T = TypeVar("T")
 
 
 class Resolver(ResolverBase[SingleFlight[Answer]]):
@@ -105,14 +109,14 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         try:
             resolution = self._begin(key)
             hurried = resolution.hurried
-            return self._ended(key, _run(resolution))
+            return self._ended(key, run(resolution.steps()))
         except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
             error = exc
         return self._failed(key, error, hurried)
 
 
-def _run(resolution: Resolution) -> Outcome:
-    steps = resolution.steps()
+def run(steps: "Generator[Ask, dns.message.Message, T]") -> T:
+    """Return what `steps` returns, sending each query that it yields."""
     ask = next(steps)
     try:
         while True:
@@ -123,8 +127,8 @@ def _run(resolution: Resolution) -> Outcome:
             else:
                 ask = steps.send(reply)
     except StopIteration as done:
-        outcome: Outcome = done.value
-        return outcome
+        result: T = done.value
+        return result
 
 
 def _send(ask: Ask) -> "dns.message.Message":

@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from datakit.dns.addresses import Address
 from datakit.dns.answer import Answer
 from datakit.dns.connecting_async import race
 from datakit.dns.ipv6 import has_ipv6
-from datakit.dns.resolution import Ask, Outcome, Resolution
+from datakit.dns.resolution import Ask
 from datakit.dns.resolver_base import Key, ResolverBase, families
 from datakit.errors import (
     DeadlineExceededError,
@@ -22,7 +22,11 @@ from datakit.resilience.deadlines import deadline
 from datakit.resilience.flight_async import AsyncSingleFlight
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     import dns.message
+
+T = TypeVar("T")
 
 
 class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
@@ -116,14 +120,14 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
         try:
             resolution = self._begin(key)
             hurried = resolution.hurried
-            return self._ended(key, await _run(resolution))
+            return self._ended(key, await run(resolution.steps()))
         except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
             error = exc
         return self._failed(key, error, hurried)
 
 
-async def _run(resolution: Resolution) -> Outcome:
-    steps = resolution.steps()
+async def run(steps: "Generator[Ask, dns.message.Message, T]") -> T:
+    """Return what `steps` returns, sending each query that it yields."""
     ask = next(steps)
     try:
         while True:
@@ -134,8 +138,8 @@ async def _run(resolution: Resolution) -> Outcome:
             else:
                 ask = steps.send(reply)
     except StopIteration as done:
-        outcome: Outcome = done.value
-        return outcome
+        result: T = done.value
+        return result
 
 
 async def _send(ask: Ask) -> "dns.message.Message":

@@ -1,6 +1,7 @@
 """An authoritative DNS server on loopback whose records change and which fails on demand."""
 
 import asyncio
+import socket
 import struct
 from collections import deque
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Literal, NamedTuple, Self, get_args
 import dns.exception
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
 import dns.rdatatype
 
@@ -19,7 +21,10 @@ from datakit.testing._loop import LoopThread
 from datakit.testing._ports import PortTakenError, launch_on_free_port
 from datakit.testing._zone import Zone, parse_name
 
-Failure = Literal["servfail", "refused", "nxdomain", "truncated", "silent", "late", "wrong_id"]
+Failure = Literal[
+    "servfail", "refused", "nxdomain", "truncated", "silent", "late",
+    "wrong_id", "wrong_question", "wrong_source", "no_edns",
+]  # fmt: skip
 """How a server can fail; `DnsServer.fail` says what each does."""
 
 _RCODES = {"servfail": dns.rcode.SERVFAIL, "refused": dns.rcode.REFUSED}
@@ -61,6 +66,7 @@ class DnsServer:
         self._lock = Lock()
         self._queries: deque[tuple[str, str]] = deque(maxlen=_MAX_QUERIES)
         self._modes: dict[str | None, _Mode] = {}
+        self._spoofs = False
         self._loop: LoopThread | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
@@ -128,7 +134,9 @@ class DnsServer:
 
         `servfail`, `refused`, `nxdomain`: answer with that code. `truncated`: an empty answer with
         the TC bit over UDP, the whole over TCP. `silent`: no answer. `late`: the right answer after
-        `seconds`. `wrong_id`: the right answer under another id.
+        `seconds`. `wrong_id`: the right answer under another id. `wrong_question`: to another
+        question. `wrong_source`: from another port (over UDP). `no_edns`: FORMERR to a query with
+        EDNS, the right answer to one without.
 
         Raises:
             ConfigError: there is no such failure, or `late` comes without `seconds`.
@@ -212,7 +220,15 @@ class DnsServer:
 
     async def _answer_datagram(self, wire: bytes, peer: tuple[str, int]) -> None:
         reply = await self._reply(wire, over_udp=True)
-        if reply is not None and self._udp is not None:
+        if reply is None or self._udp is None:
+            return
+        if self._spoofs:
+            with socket.socket(
+                socket.AF_INET6 if ":" in self.address else socket.AF_INET, socket.SOCK_DGRAM
+            ) as other:
+                other.bind((self.address, 0))
+                other.sendto(reply, peer)
+        else:
             self._udp.sendto(reply, peer)
 
     async def _serve_stream(
@@ -267,9 +283,10 @@ class DnsServer:
             return self._modes.get(name, self._modes.get(None))
 
     def _wire(self, query: dns.message.Message, failure: str | None, *, over_udp: bool) -> bytes:
-        if failure in _RCODES:
+        self._spoofs = over_udp and failure == "wrong_source"
+        if failure in _RCODES or (failure == "no_edns" and query.edns >= 0):
             response = dns.message.make_response(query)
-            response.set_rcode(_RCODES[failure])
+            response.set_rcode(_RCODES.get(failure or "", dns.rcode.FORMERR))
         elif failure == "nxdomain":
             response = self._zone.deny(query)
         elif failure == "truncated" and over_udp:
@@ -279,6 +296,8 @@ class DnsServer:
             response = self._zone.answer(query)
         if failure == "wrong_id":
             response.id ^= 0x5555
+        if failure == "wrong_question":
+            response.question[0].name = dns.name.from_text("elsewhere.invalid")
         limit = min(max(query.payload, 512), _UDP_LIMIT) if over_udp else 65_535
         return response.to_wire(max_size=limit, prefer_truncation=True)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from datakit import AsyncResolver, Resolver
-from datakit.dns.servers import parse_server
 from datakit.dns.hosts import local_records
+from datakit.dns.servers import parse_server
 from datakit.errors import ConfigError
 
 
