@@ -1,11 +1,12 @@
 """Which servers are asked for which name, under which names, and how long each may take."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from datakit.dns.servers import ServerGroup, parse_server
+from datakit.dns.servers import Server, ServerGroup, parse_server
 from datakit.errors import ConfigError
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
@@ -31,13 +32,14 @@ def parse_resolv_conf(text: str) -> Settings:
     Source: resolv.conf(5): at most 3 servers; the last `search` or `domain` counts; ndots at
     most 15, timeout at most 30 s, attempts at most 5.
     """
-    servers: list[str] = []
+    servers: list[Server] = []
     search: tuple[str, ...] = ()
     options: dict[str, int] = {"ndots": 1, "attempts": 2}
     for line in text.splitlines():
-        keyword, *values = line.split() if line[:1] not in ("#", ";") else [""]
+        keyword, *values = line.split() or [""]
         if keyword == "nameserver" and values:
-            servers.append(values[0])
+            with suppress(ConfigError):
+                servers.append(parse_server(values[0]))
         elif keyword in ("search", "domain") and values:
             search = tuple(values if keyword == "search" else values[:1])
         elif keyword == "options":
@@ -47,7 +49,7 @@ def parse_resolv_conf(text: str) -> Settings:
                     options[name] = min(int(number), _MOST[name])
     timeout = options.get("timeout")
     return Settings(
-        group=ServerGroup([parse_server(server) for server in servers[:3]]),
+        group=ServerGroup(servers[:3]),
         search=search,
         ndots=options["ndots"],
         timeout=None if timeout is None else float(max(timeout, 1)),
