@@ -43,9 +43,10 @@ class WaitingClock(Clock, Protocol):
 class SystemClock:
     """The machine's clock."""
 
-    monotonic = staticmethod(time.monotonic)
-    wall = staticmethod(time.time)
-    sleep = staticmethod(time.sleep)
+    def __init__(self) -> None:
+        self.monotonic = time.monotonic  # found faster on the instance than on the class
+        self.wall = time.time
+        self.sleep = time.sleep
 
     async def asleep(self, seconds: float, /) -> None:
         """Suspend the calling task."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import ParamSpec
 
+from datakit.errors import ConfigError
+
 P = ParamSpec("P")
 
 
@@ -180,17 +182,26 @@ _reported: set[int] = set()
 
 
 def subscribe(fn: Subscriber) -> Callable[[], None]:
-    """Call `fn(event)` for every event from now on; return the function that ends it."""
+    """Call `fn(event)` for every event from now on; return the function that ends it.
+
+    Raises:
+        ConfigError: `fn` cannot be called.
+    """
     global _subscribers
+    if not callable(fn):
+        raise ConfigError(f"subscribe({fn!r}): must be a function of one event")
     with _lock:
         _subscribers = (*_subscribers, fn)
+    left = [fn]
 
     def unsubscribe() -> None:
         global _subscribers
         with _lock:
+            if not left:
+                return
+            left.clear()
             rest = list(_subscribers)
-            if fn in rest:
-                rest.remove(fn)
+            rest.remove(fn)
             _subscribers = tuple(rest)
             _reported.discard(id(fn))
 

@@ -3,12 +3,13 @@
 from types import FrameType
 
 from datakit import events
+from datakit._clock import Clock
 from datakit.errors import CommitUnknownError
 from datakit.resilience import RetryPolicy, Verdict
 from datakit.resilience.reentry import LoopHead, comes_round, is_generator
 from datakit.resilience.retry import RetryLoop
 
-LINK_LOST = frozenset({Verdict.DISCONNECT, Verdict.NOT_SENT, Verdict.COMMIT_UNKNOWN})
+COMMIT_IN_DOUBT = frozenset({Verdict.DISCONNECT, Verdict.NOT_SENT, Verdict.COMMIT_UNKNOWN})
 """Verdicts that during COMMIT leave it open whether the server committed."""
 
 
@@ -41,7 +42,12 @@ class Attempts:
         """Seconds left for another attempt; None before the first failure."""
         if self._loop is None:
             return None
-        return max(0.0, self._started + self._policy.deadline - self._policy.clock.monotonic())
+        return max(0.0, self._started + self._policy.deadline - self._loop.clock.monotonic())
+
+    @property
+    def clock(self) -> Clock:
+        """What to wait `delay` seconds by."""
+        return self._loop.clock if self._loop else self._policy.clock
 
     def verdict(self, exc: BaseException) -> Verdict:
         """Return what `exc` means in this transaction."""
@@ -69,7 +75,7 @@ class Attempts:
             Exception: `exc` itself, when it runs no more.
         """
         verdict = self.verdict(exc)
-        if verdict not in LINK_LOST:
+        if verdict not in COMMIT_IN_DOUBT:
             if not self._policy.allows(verdict, 1) or not self._loops(frame, exc):
                 raise exc
             return self._schedule(exc, verdict)

@@ -103,7 +103,7 @@ class Connector:
             return self._policy.call(attempt)
         except DnsError as exc:
             error = dialect.loaded_dbapi.OperationalError(f"connection failed: {exc}")
-            for note in exc.__notes__:
+            for note in getattr(exc, "__notes__", ()):
                 error.add_note(note)
             raise error from exc
 

@@ -137,7 +137,7 @@ class _AwaitedClock:
 
     monotonic = staticmethod(SYSTEM_CLOCK.monotonic)
     wall = staticmethod(SYSTEM_CLOCK.wall)
-    asleep = SYSTEM_CLOCK.asleep
+    asleep = staticmethod(SYSTEM_CLOCK.asleep)
 
     def sleep(self, seconds: float, /) -> None:
         await_only(SYSTEM_CLOCK.asleep(seconds))

@@ -9,7 +9,6 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
-from datakit._clock import SYSTEM_CLOCK
 from datakit.db.transaction_base import BeginOption, TransactionBase, refuse_autocommit
 from datakit.resilience import RetryPolicy
 from datakit.resilience.reentry import loop_head
@@ -41,7 +40,7 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
         if not self._advance():
             raise StopAsyncIteration
         if self._attempts.delay:
-            await SYSTEM_CLOCK.asleep(self._attempts.delay)
+            await self._attempts.clock.asleep(self._attempts.delay)
         return self
 
     async def __aenter__(self) -> AC:

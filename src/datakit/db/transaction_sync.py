@@ -9,7 +9,6 @@ from typing import Any, Generic, Self, TypeVar, cast
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from datakit._clock import SYSTEM_CLOCK
 from datakit.db.transaction_base import BeginOption, TransactionBase, refuse_autocommit
 from datakit.resilience import RetryPolicy
 from datakit.resilience.reentry import loop_head
@@ -38,7 +37,7 @@ class Transaction(TransactionBase, Generic[C]):
         if not self._advance():
             raise StopIteration
         if self._attempts.delay:
-            SYSTEM_CLOCK.sleep(self._attempts.delay)
+            self._attempts.clock.sleep(self._attempts.delay)
         return self
 
     def __enter__(self) -> C:

@@ -3,7 +3,6 @@
 from datakit.resilience.breaker import CircuitBreaker
 from datakit.resilience.budget import RetryBudget
 from datakit.resilience.bulkhead import Bulkhead
-from datakit.resilience.classification import classify
 from datakit.resilience.deadlines import deadline
 from datakit.resilience.gate import Gate
 from datakit.resilience.hedge import Hedge
@@ -20,6 +19,5 @@ __all__ = [
     "RetryPolicy",
     "Rule",
     "Verdict",
-    "classify",
     "deadline",
 ]

@@ -2,18 +2,16 @@
 
 import sys
 from collections.abc import Awaitable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadlines import enter, leave
+from datakit.resilience.deadlines import Until, enter, leave
 from datakit.resilience.reentry import LoopHead, comes_round, loop_head
 from datakit.resilience.retry import RetryLoop
 
 if TYPE_CHECKING:
-    from contextvars import Token
-
-    from datakit.resilience.deadlines import Until
     from datakit.resilience.policy import RetryPolicy
 
 
@@ -25,7 +23,7 @@ class Attempt:
         self._started = policy.clock.monotonic()
         self._loop: RetryLoop | None = None
         self._head: LoopHead | None = None
-        self._token: Token[Until | None] | None = None
+        self._block: Until | None = None
         self._again = True
         self._entered = True
         self._delay = 0.0
@@ -44,7 +42,7 @@ class Attempt:
         now = self._policy.clock.monotonic()
         left = self._started + self._policy.deadline - now
         try:
-            self._token = enter(now, left, self._policy.clock)
+            self._block = enter(now, left, self._policy.clock)
         except DeadlineExceededError as exc:
             if self._loop is not None:
                 self._loop.failed(exc)  # raises what failed before
@@ -57,8 +55,8 @@ class Attempt:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        if self._token is not None:
-            leave(self._token)
+        if self._block is not None:
+            leave(self._block)
         if exc is None:
             self._succeed()
         elif isinstance(exc, Exception):
@@ -73,10 +71,11 @@ class Attempt:
 
     def _may_run_again(self, exc: Exception, frame: FrameType) -> bool:
         if not comes_round(frame, self._head):
-            exc.add_note(
-                "datakit: not tried again, since the code after `with attempt` leaves the loop; "
-                "return or break inside the block, at its end"
-            )
+            with suppress(Exception):  # a frozen exception takes no notes
+                exc.add_note(
+                    "datakit: not tried again, since the code after `with attempt` leaves the "
+                    "loop, or the block is not in it; return or break at the end of the block"
+                )
             return False
         operation = frame.f_code.co_qualname
         self._loop = self._loop or RetryLoop(self._policy, self._started, operation)
@@ -108,6 +107,7 @@ class Attempts(Attempt):
             raise StopIteration
         if self._loop is not None:
             self._loop.clock.sleep(self._delay)
+            self._loop.resume()
         return self
 
 
@@ -126,4 +126,5 @@ class AsyncAttempts(Attempt):
             raise StopAsyncIteration
         if self._loop is not None:
             await self._loop.clock.asleep(self._delay)
+            self._loop.resume()
         return self

@@ -7,7 +7,13 @@ from typing import Final, ParamSpec, TypeVar
 
 from datakit import events
 from datakit._clock import SYSTEM_CLOCK, Clock
-from datakit.errors import CircuitOpenError, ConfigError, DatakitError
+from datakit.errors import (
+    CircuitOpenError,
+    ConfigError,
+    DatakitError,
+    ResolveTimeoutError,
+    ServerFailureError,
+)
 from datakit.resilience import checks
 from datakit.resilience.forks import renew_after_fork
 from datakit.resilience.window import Window
@@ -33,10 +39,12 @@ _CLOSED: Final = State.CLOSED
 def counts_against(exc: Exception) -> bool:
     """Return whether `exc` says something about the endpoint: all but datakit's own refusals.
 
-    A bulkhead or a breaker inside the call has kept it from the endpoint, and so has an argument
-    of no use.
+    A bulkhead, a breaker, a deadline or an argument of no use has kept the call from it. (An
+    endpoint that is slower than its callers' deadlines is found out by `slow_call`.)
     """
-    return not isinstance(exc, DatakitError) or isinstance(exc, TimeoutError)
+    return not isinstance(exc, DatakitError) or isinstance(
+        exc, ResolveTimeoutError | ServerFailureError
+    )
 
 
 class CircuitBreaker:
@@ -50,7 +58,7 @@ class CircuitBreaker:
     end are replaced after another open time.
 
     failure_rate: a share, above 0 and at most 1. window, open_time, max_open_time: seconds.
-    slow_call: seconds after which a call counts as failed even when it succeeds; None for never.
+    slow_call: seconds after which a success counts as a failure; None for never.
     counts: whether an exception is the endpoint's failure; others count neither way.
     name: what events and errors call it.
 
@@ -108,6 +116,8 @@ class CircuitBreaker:
         self._successes = 0
         self._generation = 0
         """Grows with each change of state: what began before it is not counted after it."""
+        self._closed_generation = 0
+        """The generation while it is closed, else -1: the one look that a call takes."""
         self.start_anew()
         renew_after_fork(self)
 
@@ -137,16 +147,22 @@ class CircuitBreaker:
             CircuitOpenError: the call was refused and not begun.
             BaseException: what `fn` raises.
         """
-        permit = self._generation
-        if self._state is not _CLOSED:
+        permit = self._closed_generation
+        if permit < 0:
             permit = self._admit()
-        started = self._slow_call and self._clock.monotonic()
+        started = None if self._slow_call is None else self._clock.monotonic()
         try:
             result = fn(*args, **kwargs)
         except BaseException as exc:
             self._failed(permit, exc)
             raise
-        self._succeeded(permit, started)
+        window = self._window
+        now = self._clock.monotonic()
+        if started is None and permit == self._closed_generation and now < window.ends_at:
+            window.calls += 1  # whole under the GIL; without one, a count may rarely be lost
+            window.current[0] += 1
+        else:
+            self._succeeded(permit, started, now)
         return result
 
     async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -156,16 +172,22 @@ class CircuitBreaker:
             CircuitOpenError: the call was refused and not begun.
             BaseException: what `fn` raises.
         """
-        permit = self._generation
-        if self._state is not _CLOSED:
+        permit = self._closed_generation
+        if permit < 0:
             permit = self._admit()
-        started = self._slow_call and self._clock.monotonic()
+        started = None if self._slow_call is None else self._clock.monotonic()
         try:
             result = await fn(*args, **kwargs)
         except BaseException as exc:
             self._failed(permit, exc)
             raise
-        self._succeeded(permit, started)
+        window = self._window
+        now = self._clock.monotonic()
+        if started is None and permit == self._closed_generation and now < window.ends_at:
+            window.calls += 1  # whole under the GIL; without one, a count may rarely be lost
+            window.current[0] += 1
+        else:
+            self._succeeded(permit, started, now)
         return result
 
     def _admit(self) -> int:
@@ -177,9 +199,12 @@ class CircuitBreaker:
         with self._lock:
             now = self._clock.monotonic()
             if self._state is not _CLOSED:
-                if now >= self._changes_at:
+                if self._state is State.OPEN and now >= self._changes_at:
                     self._state = State.HALF_OPEN
+                    self._successes = 0
                     self._grant_probes(now)
+                elif now >= self._changes_at and self._places == 0:
+                    self._grant_probes(now)  # those under way are not heard of any more
                 if self._state is State.OPEN or self._places == 0:
                     raise self._refusal(self._changes_at - now)
                 self._places -= 1
@@ -187,8 +212,7 @@ class CircuitBreaker:
 
     def _grant_probes(self, now: float) -> None:
         self._generation += 1
-        self._places = self._probes
-        self._successes = 0
+        self._places = self._probes - self._successes
         self._changes_at = now + self._open_time
 
     def _refusal(self, retry_after: float) -> CircuitOpenError:
@@ -198,23 +222,17 @@ class CircuitBreaker:
             retry_after=retry_after,
         )
 
-    def _succeeded(self, permit: int, started: float | None) -> None:
-        now = self._clock.monotonic()
+    def _succeeded(self, permit: int, started: float | None, now: float) -> None:
         slow_call = self._slow_call
         if slow_call is not None and started is not None and now - started >= slow_call:
             return self._count_failure(permit, now)
-        window = self._window
-        if now < window.ends_at and permit == self._generation and self._state is _CLOSED:
-            window.calls += 1
-            window.current[0] += 1
-            return None
         with self._lock:
             if permit != self._generation:
                 return None
             if self._state is _CLOSED:
-                return window.success(now)
+                return self._window.success(now)
             self._successes += 1
-            if self._state is State.OPEN or self._successes < self._probes:
+            if self._successes < self._probes:
                 return None
             self._close()
         events.emit(events.BreakerClosed, self.name)
@@ -223,20 +241,28 @@ class CircuitBreaker:
     def _close(self) -> None:
         self._state = _CLOSED
         self._generation += 1
+        self._closed_generation = self._generation
         self._open_time = 0.0
         self._window.clear()
 
     def _failed(self, permit: int, exc: BaseException) -> None:
-        if isinstance(exc, Exception) and self._counts(exc):
-            self._count_failure(permit, self._clock.monotonic())
-            return
+        try:
+            if isinstance(exc, Exception) and self._counts(exc):
+                self._count_failure(permit, self._clock.monotonic())
+                return
+        except BaseException:  # the user's function: its bug must not keep a probe's place
+            self._give_back(permit)
+            raise
+        self._give_back(permit)
+
+    def _give_back(self, permit: int) -> None:
         with self._lock:
             if permit == self._generation and self._state is State.HALF_OPEN:
                 self._places += 1
 
     def _count_failure(self, permit: int, now: float) -> None:
         with self._lock:
-            if permit != self._generation or self._state is State.OPEN:
+            if permit != self._generation:
                 return
             rate = 1.0
             if self._state is _CLOSED:
@@ -252,6 +278,7 @@ class CircuitBreaker:
     def _open(self, now: float) -> None:
         self._state = State.OPEN
         self._generation += 1
+        self._closed_generation = -1
         doubled = min(self._open_time * 2, self._max_open_time)
         self._open_time = doubled or self._first_open_time
         self._changes_at = now + self._open_time

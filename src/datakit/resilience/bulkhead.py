@@ -48,6 +48,7 @@ class Bulkhead:
         """Forget who runs and who waits; called in a forked child, whose threads are gone."""
         self._lock = RLock()  # a task that the garbage collector ends may leave while we hold it
         self._running = 0
+        self._generation = self.__dict__.get("_generation", 0) + 1
         self._queue = WaitQueue()
 
     @property
@@ -68,6 +69,7 @@ class Bulkhead:
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
         seconds = deadline.bound(self.max_wait)
+        generation = self._generation
         if not self._enter():
             turn = Event()
             waiter = self._queue_up(turn.set)
@@ -81,7 +83,7 @@ class Bulkhead:
         try:
             return fn(*args, **kwargs)
         finally:
-            self._leave()
+            self._leave(generation)
 
     async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return `await fn(*args, **kwargs)`, run when there is a free place.
@@ -91,6 +93,7 @@ class Bulkhead:
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
         seconds = deadline.bound(self.max_wait)
+        generation = self._generation
         if not self._enter():
             turn, wake = task_event()
             waiter = self._queue_up(wake)
@@ -104,7 +107,7 @@ class Bulkhead:
         try:
             return await fn(*args, **kwargs)
         finally:
-            self._leave()
+            self._leave(generation)
 
     def _enter(self) -> bool:
         """Take a free place, if there is one."""
@@ -115,17 +118,21 @@ class Bulkhead:
 
     def _queue_up(self, wake: Callable[[], object]) -> Waiter | None:
         """Take a place in the queue; None when a free one was there after all, and is taken."""
+        waiter = Waiter(
+            wake
+        )  # made first: to make it may run the garbage collector, and that a leave
         with self._lock:
             if self._enter():
                 return None
             if len(self._queue) < self.max_waiting:
-                return self._queue.join(wake)
+                self._queue.join(waiter)
+                return waiter
         raise self._refusal(0.0)
 
-    def _leave(self) -> None:
-        """Hand the place to the first waiter, or free it."""
+    def _leave(self, generation: int) -> None:
+        """Hand the place to the first waiter, or free it, unless it is one of a fork's parent."""
         with self._lock:
-            if self._queue.grant_first() is None:
+            if generation == self._generation and self._queue.grant_first() is None:
                 self._running -= 1
 
     def _check(self, waiter: Waiter, waited: float) -> None:
@@ -138,7 +145,7 @@ class Bulkhead:
     def _abandon(self, waiter: Waiter) -> None:
         with self._lock:
             if waiter.granted:
-                self._leave()
+                self._leave(self._generation)
             else:
                 self._queue.leave(waiter)
 

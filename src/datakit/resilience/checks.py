@@ -1,5 +1,6 @@
 """Figures given to a constructor: one that cannot work is a ConfigError that names it."""
 
+from inspect import iscoroutinefunction
 from typing import Final
 
 from datakit.errors import ConfigError
@@ -45,9 +46,19 @@ def function(owner: str, name: str, value: object) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if not callable(value):
-        raise ConfigError(f"{owner}({name}={value!r}): must be a function")
+    if not callable(value) or iscoroutinefunction(value) or iscoroutinefunction(_call_of(value)):
+        raise ConfigError(f"{owner}({name}={value!r}): must be a function, and not an async one")
+
+
+def _call_of(value: object) -> object:
+    return getattr(type(value), "__call__", None)  # noqa: B004 - the method, not whether
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, _NUMBERS) and not isinstance(value, bool)
+    if not isinstance(value, _NUMBERS) or isinstance(value, bool):
+        return False
+    return isinstance(value, float) or abs(value) < MOST
+
+
+MOST: Final = 10**15
+"""Whole seconds beyond this are a mistake, and more than a float can add to."""

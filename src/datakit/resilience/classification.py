@@ -9,6 +9,7 @@ from datakit.errors import (
     ResolveTimeoutError,
     ServerFailureError,
 )
+from datakit.resilience.retry_after import retry_after
 from datakit.resilience.verdict import Verdict
 
 BUGS: Final = (
@@ -27,6 +28,8 @@ BUGS: Final = (
     NotImplementedError,
     PermissionError,
     RecursionError,
+    StopAsyncIteration,
+    StopIteration,
     SyntaxError,
     TypeError,
     ValueError,
@@ -41,7 +44,7 @@ _OWN: Final = {
 }
 
 
-def classify(exc: BaseException) -> Verdict:
+def classify_by_type(exc: BaseException) -> Verdict:
     """Return what `exc` means where nothing but its type is known.
 
     A refused connection is NOT_SENT; a bug or a wrong value is FATAL, and so is an open breaker,
@@ -55,6 +58,6 @@ def classify(exc: BaseException) -> Verdict:
         return Verdict.FATAL
     if isinstance(exc, ConnectionRefusedError):
         return Verdict.NOT_SENT
-    if getattr(exc, "retry_after", None) is not None:
+    if retry_after(exc, wall=0.0) is not None:
         return Verdict.OVERLOAD
     return Verdict.DISCONNECT

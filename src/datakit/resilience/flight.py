@@ -4,8 +4,9 @@ from collections.abc import Callable, Hashable
 from threading import Event, Lock, get_ident
 from typing import Generic, TypeVar
 
+from datakit._clock import MAX_WAIT
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadlines import deadline
+from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
@@ -55,8 +56,9 @@ class SingleFlight(Generic[T]):
                 return self._lead(key, mine, work)
             if flight.leader == get_ident():  # the work asks for its own key: sharing would hang
                 return work()
-            if not flight.done.wait(deadline.remaining()):
-                raise DeadlineExceededError(f"the deadline ended while another loaded {key!r}")
+            left = deadline.remaining()
+            if not flight.done.wait(None if left is None else min(left, MAX_WAIT)):
+                raise over(f"waiting for another to load {key!r}")
             if flight.values:
                 return flight.values[0]
             if flight.error is not None and not flight.out_of_time:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadlines import deadline
+from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight import is_out_of_time
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class AsyncSingleFlight(Generic[T]):
                 return await asyncio.shield(run.task)
         except TimeoutError as exc:
             if limit.expired():
-                raise DeadlineExceededError(f"the deadline ended while loading {key!r}") from exc
+                raise over(f"waiting for another to load {key!r}") from exc
             raise
         finally:
             run.waiting -= 1

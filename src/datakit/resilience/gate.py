@@ -1,28 +1,43 @@
 """While an endpoint is down one caller probes it, and the others wait for what it finds."""
 
 from collections.abc import Awaitable, Callable
+from errno import EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH
+from socket import gaierror
 from threading import Event, RLock
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from datakit import events
 from datakit._clock import SYSTEM_CLOCK, WaitingClock, uniform
-from datakit.errors import DatakitError, DeadlineExceededError
+from datakit.errors import (
+    DatakitError,
+    DeadlineExceededError,
+    ResolveTimeoutError,
+    ServerFailureError,
+)
 from datakit.resilience import checks
 from datakit.resilience.backoff import full_jitter
-from datakit.resilience.classification import classify
 from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.forks import renew_after_fork
 from datakit.resilience.pace import paced
-from datakit.resilience.verdict import LINK_LOST
 from datakit.resilience.waiters import Waiter, WaitQueue, task_event
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_NETWORK: Final = frozenset({ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH})
+
+
 def is_down(exc: Exception) -> bool:
-    """Return whether `exc` says that the endpoint is away; any other means that it answers."""
-    return classify(exc) in LINK_LOST
+    """Return whether `exc` says that the endpoint is away: connection errors and timeouts.
+
+    A name that no server could resolve counts, an enclosing deadline that ended does not.
+    """
+    if isinstance(exc, DatakitError):
+        return isinstance(exc, ResolveTimeoutError | ServerFailureError)
+    if isinstance(exc, ConnectionError | TimeoutError | gaierror):
+        return True
+    return isinstance(exc, OSError) and exc.errno in _NETWORK
 
 
 class Gate:
@@ -34,7 +49,8 @@ class Gate:
     caller is cancelled or out of time, the next takes over. A prober of which nothing is heard
     for `probe_time` counts as lost. Threads and tasks share a gate; give each endpoint its own.
 
-    base, cap: seconds between probes, the first and the largest ceiling of a full-jitter backoff.
+    base, cap: seconds between probes, the first and the largest ceiling of a full-jitter backoff;
+        `cap` wins.
     max_wait: seconds that a caller waits without a nearer `deadline`.
     probe_time: seconds after which a silent prober is replaced.
     down: whether an exception says that the endpoint is away.
@@ -179,10 +195,11 @@ class Gate:
         return None if delay is None else waiter
 
     def _join(self, wake: Callable[[], object]) -> Waiter:
+        waiter = Waiter(wake)
         with self._lock:
             if self._closed and self._prober is not None and self._heard_of_prober():
-                return self._queue.join(wake)
-            waiter = Waiter(wake)
+                self._queue.join(waiter)
+                return waiter
             waiter.granted = True
             if self._closed:
                 self._appoint(waiter)
@@ -255,7 +272,11 @@ class Gate:
     def _probed(self, prober: Waiter, exc: BaseException | None) -> None:
         """Take the finding of a probe: the endpoint is up, still down, or nothing is known."""
         failed = exc if isinstance(exc, Exception) else None
-        still_down = failed is not None and self._down(failed)
+        try:
+            still_down = failed is not None and self._down(failed)
+        except BaseException:  # the user's function: its bug must not keep the turn
+            self._abandon(prober)
+            raise
         if exc is None or not (still_down or failed is None or isinstance(exc, DatakitError)):
             self._open()
             return

@@ -67,6 +67,7 @@ class Hedge:
     def start_anew(self) -> None:
         """Forget the calls under way; called in a forked child, whose threads are gone."""
         self._threads = 0
+        self._generation = self.__dict__.get("_generation", 0) + 1
         self._lock = Lock()
 
     @property
@@ -83,20 +84,20 @@ class Hedge:
                 or both fail.
         """
         delay = self._latencies.value
-        if delay is None or not self._take_thread():
-            return self._observed(fn, *args, **kwargs)
         began = self._clock.monotonic()
-        race = Race(partial(fn, *args, **kwargs), self._clock, self._give_thread)
+        if delay is None or not self._take_thread():
+            return self._won(fn(*args, **kwargs), began)
+        give_thread = partial(self._give_thread, self._generation)
+        race = Race(partial(fn, *args, **kwargs), self._clock, give_thread)
         try:
             race.start()
             race.wait(delay)
-            if not race.is_over and self._may_hedge(delay, self._take_thread):
+            if not race.is_over and self._may_hedge(delay, threaded=True):
                 race.start()
             race.wait()
-            return self._won(race.result())
+            return self._won(race.result(), began)
         finally:
             race.cancel()
-            self._note(began)
 
     async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the first of at most two calls of `fn(*args, **kwargs)` gives.
@@ -111,46 +112,35 @@ class Hedge:
         delay = self._latencies.value
         began = self._clock.monotonic()
         if delay is None:
-            try:
-                return self._won(await fn(*args, **kwargs))
-            finally:
-                self._note(began)
+            return self._won(await fn(*args, **kwargs), began)
         race = AsyncRace(partial(fn, *args, **kwargs), self._clock)
         try:
             race.start()
             await race.wait(delay)
-            if not race.is_over and self._may_hedge(delay):
+            if not race.is_over and self._may_hedge(delay, threaded=False):
                 race.start()
             await race.wait()
-            return self._won(race.result())
+            return self._won(race.result(), began)
         finally:
             race.cancel()
-            self._note(began)
 
-    def _observed(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        began = self._clock.monotonic()
-        try:
-            return self._won(fn(*args, **kwargs))
-        finally:
-            self._note(began)
-
-    def _may_hedge(self, delay: float, take_thread: Callable[[], bool] = lambda: True) -> bool:
-        if not self._budget.take(self._budget.cost(Verdict.DISCONNECT)):
+    def _may_hedge(self, delay: float, *, threaded: bool) -> bool:
+        if threaded and not self._take_thread():
             return False
-        if not take_thread():
+        if not self._budget.take(self._budget.cost(Verdict.DISCONNECT)):
+            if threaded:
+                self._give_thread(self._generation)
             return False
         events.emit(events.HedgeStarted, self.name, round(delay, 4))
         return True
 
-    def _won(self, result: T) -> T:
-        if self._budget.tokens < self._budget.capacity:
-            self._budget.give(self._budget.success)
-        return result
-
-    def _note(self, began: float) -> None:
+    def _won(self, result: T, began: float) -> T:
+        """Learn how long a success took: failures are quick or slow for reasons of their own."""
         seconds = self._clock.monotonic() - began
         with self._lock:
             self._latencies.note(seconds)
+        self._budget.give(self._budget.success)
+        return result
 
     def _take_thread(self) -> bool:
         with self._lock:
@@ -158,6 +148,7 @@ class Hedge:
             self._threads += is_free
             return is_free
 
-    def _give_thread(self) -> None:
+    def _give_thread(self, generation: int) -> None:
         with self._lock:
-            self._threads -= 1
+            if generation == self._generation:
+                self._threads -= 1

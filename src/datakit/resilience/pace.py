@@ -4,13 +4,17 @@ from datakit._clock import Clock
 
 
 class Pace:
-    """What `datakit.testing.no_sleep` changes, for the whole process.
+    """What one `datakit.testing.no_sleep` changes, for the whole process.
 
     attempts: at most so many an operation; None for the policy's own number.
     """
 
-    skips = False
-    attempts: int | None = None
+    def __init__(self, attempts: int | None) -> None:
+        self.attempts = attempts
+
+
+paces: list[Pace] = []
+"""Those in force; the latest counts."""
 
 
 class SkippingClock:
@@ -40,9 +44,10 @@ class SkippingClock:
 
 def paced(clock: Clock) -> Clock:
     """Return the clock that a loop sleeps by."""
-    return SkippingClock(clock) if Pace.skips else clock
+    return SkippingClock(clock) if paces else clock
 
 
 def attempts_exhausted(attempt: int) -> bool:
     """Return whether a test allows no attempt after number `attempt`."""
-    return Pace.attempts is not None and attempt >= Pace.attempts
+    most = paces[-1].attempts if paces else None
+    return most is not None and attempt >= most

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from datakit._clock import SYSTEM_CLOCK, Clock
@@ -9,7 +10,7 @@ from datakit.errors import ConfigError
 from datakit.resilience import checks
 from datakit.resilience.backoff import Uniform, full_jitter
 from datakit.resilience.budget import RetryBudget
-from datakit.resilience.classification import classify as classify_by_type
+from datakit.resilience.classification import classify_by_type
 from datakit.resilience.deadlines import enter, leave
 from datakit.resilience.retry import RetryLoop, name_of
 from datakit.resilience.rule import DEFAULT, DEFAULTS, Rule
@@ -24,12 +25,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class RetryPolicy:
     """How often and for how long a call is tried. Immutable; threads and tasks share it.
 
     attempts: in all, the first included. (3: botocore's standard mode.)
-    base, cap: seconds, the first and the largest ceiling of the full-jitter backoff.
+    base, cap: seconds, the first and the largest ceiling of the full-jitter backoff; a `cap`
+        below `base` counts as `base`.
     deadline: seconds for the whole operation. Everything of datakit inside a call honours it,
         and no attempt starts that would begin after it.
     budget: tokens that retries take. One of its own unless given; share one among the policies
@@ -66,7 +68,10 @@ class RetryPolicy:
             checks.seconds("RetryPolicy", name, getattr(self, name), above_zero=above_zero)
         if not isinstance(self.budget, RetryBudget):
             raise ConfigError(f"RetryPolicy(budget={self.budget!r}): must be a RetryBudget")
-        for verdict, rule in dict(self.rules).items():
+        if not isinstance(self.rules, Mapping):
+            raise ConfigError(f"RetryPolicy(rules={self.rules!r}): must map Verdicts to Rules")
+        object.__setattr__(self, "rules", MappingProxyType(dict(self.rules)))
+        for verdict, rule in self.rules.items():
             if not isinstance(verdict, Verdict) or not isinstance(rule, Rule):
                 raise ConfigError(
                     f"RetryPolicy(rules=...): maps each Verdict to a Rule, "
@@ -77,8 +82,15 @@ class RetryPolicy:
                 checks.function("RetryPolicy", name, getattr(self, name))
 
     def verdict(self, failure: BaseException) -> Verdict:
-        """Return what `failure` means for trying again."""
-        return (self.classify or classify_by_type)(failure)
+        """Return what `failure` means for trying again.
+
+        Raises:
+            ConfigError: `classify` returned something else than a Verdict.
+        """
+        verdict = (self.classify or classify_by_type)(failure)
+        if not isinstance(verdict, Verdict):
+            raise ConfigError(f"classify returned {verdict!r} for {failure!r}: must be a Verdict")
+        return verdict
 
     def rule(self, verdict: Verdict) -> Rule:
         """Return the rule for failures of `verdict`."""
@@ -112,7 +124,7 @@ class RetryPolicy:
             Exception: what the last attempt raised, with a note of what was tried.
         """
         started = self.clock.monotonic()
-        token = enter(started, self.deadline, self.clock)
+        block = enter(started, self.deadline, self.clock)
         loop: RetryLoop | None = None
         try:
             while True:
@@ -133,9 +145,10 @@ class RetryPolicy:
                         return result
                     delay = again
                 loop.clock.sleep(delay)
+                loop.resume()
         finally:
-            if token is not None:
-                leave(token)
+            if block is not None:
+                leave(block)
 
     async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return `await fn(*args, **kwargs)`, tried again as the policy allows.
@@ -145,7 +158,7 @@ class RetryPolicy:
             Exception: what the last attempt raised, with a note of what was tried.
         """
         started = self.clock.monotonic()
-        token = enter(started, self.deadline, self.clock)
+        block = enter(started, self.deadline, self.clock)
         loop: RetryLoop | None = None
         try:
             while True:
@@ -166,9 +179,10 @@ class RetryPolicy:
                         return result
                     delay = again
                 await loop.clock.asleep(delay)
+                loop.resume()
         finally:
-            if token is not None:
-                leave(token)
+            if block is not None:
+                leave(block)
 
     def __iter__(self) -> "Iterator[Attempt]":
         """Return the attempts of one operation: for attempt in policy: with attempt: ..."""

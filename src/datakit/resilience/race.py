@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextvars import copy_context
+from math import inf
 from threading import Event, Lock, Thread
 from typing import Final, Generic, TypeVar
 
@@ -11,7 +12,7 @@ from datakit.resilience.pace import SkippingClock
 
 T = TypeVar("T")
 
-_FOREVER: Final = 1e12
+FOREVER: Final = inf
 """Seconds that no deadline outlives."""
 
 
@@ -27,7 +28,7 @@ class Race(Generic[T]):
         self._over = Event()
         self._lock = Lock()
         self._running = 0
-        self._results: list[T] = []
+        self._results: list[tuple[int, T]] = []
         self._errors: dict[int, BaseException] = {}
         self._clocks: list[SkippingClock] = []
 
@@ -43,13 +44,17 @@ class Race(Generic[T]):
         left = deadline.remaining()
         runner = Thread(
             target=copy_context().run,
-            args=(self._run, len(self._clocks), _FOREVER / 2 if left is None else left, clock),
+            args=(self._run, len(self._clocks), FOREVER if left is None else left, clock),
             name="datakit-hedge",
             daemon=True,
         )
         with self._lock:
             self._running += 1
-        runner.start()
+        try:
+            runner.start()
+        except RuntimeError as exc:  # the system has no thread left
+            self._end([], {len(self._clocks): exc})
+            self._ended()
 
     def _run(self, number: int, seconds: float, clock: SkippingClock) -> None:
         try:
@@ -58,11 +63,11 @@ class Race(Generic[T]):
         except BaseException as exc:  # noqa: BLE001 - goes up in the caller's thread
             self._end([], {number: exc})
         else:
-            self._end([result], {})
+            self._end([(number, result)], {})
         finally:
             self._ended()
 
-    def _end(self, results: list[T], errors: dict[int, BaseException]) -> None:
+    def _end(self, results: list[tuple[int, T]], errors: dict[int, BaseException]) -> None:
         with self._lock:
             self._running -= 1
             self._results += results
@@ -85,10 +90,12 @@ class Race(Generic[T]):
         if not self.is_over:
             raise over("waiting for the first result")
         if self._results:
-            return self._results[0]
+            return self._results[0][1]
         raise self._errors[min(self._errors)]
 
     def cancel(self) -> None:
-        """Let the deadline of what still runs be over."""
-        for clock in self._clocks:
-            clock.sleep(_FOREVER)
+        """Let the deadline of what did not win be over."""
+        winner = self._results[0][0] if self._results else None
+        for number, clock in enumerate(self._clocks, 1):
+            if number != winner:
+                clock.sleep(FOREVER)

@@ -5,6 +5,9 @@ The success path never comes here: a caller makes the first attempt plainly and 
 to wait.
 """
 
+import sys
+from contextlib import suppress
+from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
 from datakit import events
@@ -21,8 +24,27 @@ if TYPE_CHECKING:
     from datakit.resilience.policy import RetryPolicy
 
 _GIVEN_UP: Final = "_datakit_given_up"
-"""Where an exception keeps when the loop started that gave up on it (monotonic seconds), so that
-no loop around that one starts again."""
+"""Where an exception keeps its `_GivenUp`."""
+
+MAX_CAUSES: Final = 100
+"""Exceptions looked at in a chain of causes or in groups."""
+
+
+class _GivenUp:
+    """Says that a loop gave up on an exception: no loop around that one, in the same thread or
+    task, starts again. Another operation may meet the same object; that is another matter.
+
+    started: the monotonic second at which the loop began.
+    """
+
+    __slots__ = ("started", "where")
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.where = _here()
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # means nothing in a pickle or copy
 
 
 class RetryLoop:
@@ -48,6 +70,7 @@ class RetryLoop:
         )
         self._tenacity.begin()
         self._state = RetryCallState(self._tenacity, None, (), {})
+        self._state.start_time -= policy.clock.monotonic() - started
         self._last_failure: BaseException | None = None
         self._is_final = False
         self._taken = 0
@@ -67,12 +90,13 @@ class RetryLoop:
             BaseException: `failure` itself, with a note, when there is no next attempt.
         """
         last = self._last_failure
-        if isinstance(failure, DeadlineExceededError) and last is not None:
-            self._reason = "the deadline is over"
-            self._give_up(last)  # what made the time run out says more than that it did
-            raise last
+        timed_out = isinstance(failure, DeadlineExceededError)
+        if timed_out and last is not None and self._left() <= 0:
+            raise self._over(last)  # what made the time run out says more than that it did
         self._last_failure = failure
         self._is_final = _was_given_up(failure, self._attempt_began)
+        if verdict is None and timed_out and self._policy.classify is None:
+            verdict = Verdict.DISCONNECT if self._left() > 0 else Verdict.FATAL  # one attempt's own
         self.verdict = verdict or self._policy.verdict(failure)
         self._state.set_exception((type(failure), failure, failure.__traceback__))
         try:
@@ -80,6 +104,20 @@ class RetryLoop:
         except BaseException as exc:
             self._give_up(exc)
             raise
+
+    def resume(self) -> None:
+        """Do nothing when the wait is over in time for another attempt.
+
+        Raises:
+            BaseException: what failed before, with a note, when the wait took too long.
+        """
+        if self._left() <= 0 and self._last_failure is not None:
+            raise self._over(self._last_failure)
+
+    def _over(self, last: BaseException) -> BaseException:
+        self._reason = "the deadline is over"
+        self._give_up(last)
+        return last
 
     def returned(self, result: object) -> float | None:
         """Return None when `result` is good, else the seconds to wait before the next attempt.
@@ -90,7 +128,7 @@ class RetryLoop:
             tenacity.RetryError: it is not, and there is no next attempt.
         """
         if self._policy.retry is not None:
-            self._is_final = False
+            self._last_failure = None
             self.verdict = Verdict.DISCONNECT
             self._state.set_result(result)
             try:
@@ -120,14 +158,14 @@ class RetryLoop:
         return delay
 
     def _may_retry(self, state: "RetryCallState") -> bool:
-        policy, attempt = self._policy, state.attempt_number
+        policy = self._policy
         if self._is_final:
             return False
         if policy.retry is not None:
             again = bool(policy.retry(state))
         else:
-            again = policy.allows(self.verdict, attempt)
-        self._reason = "" if again else "no more attempts allowed"
+            again = policy.rule(self.verdict).attempts != 1
+        self._reason = "" if again else "not to be tried again"
         return again
 
     def _wait(self, state: "RetryCallState") -> float:
@@ -135,7 +173,7 @@ class RetryLoop:
         failure = self._last_failure
         asked = None if failure is None else retry_after(failure, policy.clock.wall())
         if policy.wait is not None:
-            return float(policy.wait(state)) + (asked or 0.0)
+            return max(0.0, float(policy.wait(state))) + (asked or 0.0)
         return policy.delay(self.verdict, state.attempt_number, uniform, asked)
 
     def _stop(self, state: "RetryCallState") -> bool:
@@ -144,7 +182,7 @@ class RetryLoop:
 
     def _stopped_by(self, state: "RetryCallState") -> str:
         policy = self._policy
-        if attempts_exhausted(state.attempt_number) or (policy.stop and policy.stop(state)):
+        if self._has_no_more(state):
             return "no more attempts allowed"
         if state.upcoming_sleep >= self._left():
             return "the deadline is near"
@@ -155,6 +193,16 @@ class RetryLoop:
                 return "the retry budget is empty"
             self._taken = cost
         return ""
+
+    def _has_no_more(self, state: "RetryCallState") -> bool:
+        policy, attempt = self._policy, state.attempt_number
+        if attempts_exhausted(attempt):
+            return True
+        if policy.stop is not None:
+            return bool(policy.stop(state))
+        if policy.retry is not None:
+            return attempt >= policy.attempts
+        return not policy.allows(self.verdict, attempt)
 
     def _left(self) -> float:
         """Return the seconds until the operation's deadline, or the enclosing one."""
@@ -170,12 +218,13 @@ class RetryLoop:
         if self._is_final:
             return
         elapsed = self.clock.monotonic() - self._started
-        failure.__dict__[_GIVEN_UP] = self._started
+        failure.__dict__[_GIVEN_UP] = _GivenUp(self._started)
         reason = f" ({self._reason})" if self._reason else ""
-        failure.add_note(
-            f"datakit: {self._operation} gave up after {self.attempts} attempt(s) in "
-            f"{elapsed:.2f} s; last verdict: {self.verdict.value}{reason}"
-        )
+        with suppress(Exception):  # a frozen exception takes no notes
+            failure.add_note(
+                f"datakit: {self._operation} gave up after {self.attempts} attempt(s) in "
+                f"{elapsed:.2f} s; last verdict: {self.verdict.value}{reason}"
+            )
         events.emit(
             events.RetryGaveUp,
             self._operation,
@@ -192,13 +241,33 @@ def name_of(fn: object) -> str:
 
 
 def _was_given_up(failure: BaseException, since: float) -> bool:
-    """Return whether a loop that started after `since` gave up on `failure` or on its cause.
+    """Return whether a loop inside this one, begun after `since`, gave up on its cause."""
+    return any(
+        mark is not None and mark.started >= since and mark.where == _here()
+        for mark in (step.__dict__.get(_GIVEN_UP) for step in _made_of(failure))
+    )
 
-    One that started before belonged to another operation, which raised the same object.
-    """
-    step: BaseException | None = failure
-    while step is not None:
-        if step.__dict__.get(_GIVEN_UP, -1.0) >= since:
-            return True
-        step = step.__cause__
-    return False
+
+def _made_of(failure: BaseException) -> list[BaseException]:
+    """Return `failure`, its causes, contexts and members of groups, each once."""
+    found: list[BaseException] = []
+    ahead: list[BaseException | None] = [failure]
+    while ahead and len(found) < MAX_CAUSES:
+        step = ahead.pop()
+        if step is None or any(step is known for known in found):
+            continue
+        found.append(step)
+        ahead += [step.__cause__, step.__context__]
+        if isinstance(step, BaseExceptionGroup):
+            ahead += step.exceptions
+    return found
+
+
+def _here() -> tuple[int, int]:
+    """Return what tells this thread and task from others."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        task = asyncio.current_task() if asyncio else None
+    except RuntimeError:  # no event loop runs here
+        task = None
+    return get_ident(), id(task)

@@ -12,9 +12,14 @@ def retry_after(failure: BaseException, wall: float) -> float | None:
 
     Source: RFC 9110 section 10.2.3.
     """
-    own = _seconds(getattr(failure, "retry_after", None))
-    if own is not None:
-        return own
+    try:
+        own = _seconds(getattr(failure, "retry_after", None))
+        return _from_headers(failure, wall) if own is None else own
+    except Exception:  # noqa: BLE001 - a foreign object's property must not hide the failure
+        return None
+
+
+def _from_headers(failure: BaseException, wall: float) -> float | None:
     for holder in (failure, getattr(failure, "response", None)):
         get = getattr(getattr(holder, "headers", None), "get", None)
         text = get and (get("Retry-After") or get("retry-after"))
@@ -28,7 +33,7 @@ def _seconds(value: object) -> float | None:
         return None
     try:
         seconds = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 

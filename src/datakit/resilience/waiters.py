@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """A place in the queue. `granted` changes only under the lock of the queue's owner."""
+    """A place in a queue. `granted` changes only under the lock of the queue's owner.
+
+    wake: called under that lock when the place is granted.
+    """
 
     __slots__ = ("_wake", "granted")
 
@@ -36,15 +40,13 @@ class WaitQueue:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def join(self, wake: Callable[[], object]) -> Waiter:
-        """Return a new place at the end; `wake` is called, under the lock, when it is granted."""
-        waiter = Waiter(wake)
+    def join(self, waiter: Waiter) -> None:
+        """Put `waiter` at the end."""
         self._waiters.append(waiter)
-        return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Give up a place that was not granted."""
-        if not waiter.granted:
+        """Give up a place; one that was granted or is a fork's parent's is not there any more."""
+        with suppress(ValueError):
             self._waiters.remove(waiter)
 
     def grant_first(self) -> Waiter | None:

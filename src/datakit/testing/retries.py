@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from datakit.resilience import checks
-from datakit.resilience.pace import Pace
+from datakit.resilience.pace import Pace, paces
 
 
 @contextmanager
@@ -13,7 +13,7 @@ def no_sleep(*, attempts: int | None = None) -> Iterator[None]:
 
     Deadlines of policies end as if it had, so that what is tried until a deadline is tried as
     often as in earnest. `deadline` blocks go by real time. Loops that began before are left
-    alone. May be nested; the innermost counts.
+    alone. May be nested; the latest counts.
 
     attempts: at most so many for each operation, whatever its policy says.
 
@@ -22,9 +22,9 @@ def no_sleep(*, attempts: int | None = None) -> Iterator[None]:
     """
     if attempts is not None:
         checks.count("no_sleep", "attempts", attempts)
-    before = Pace.skips, Pace.attempts
-    Pace.skips, Pace.attempts = True, attempts
+    pace = Pace(attempts)
+    paces.append(pace)
     try:
         yield
     finally:
-        Pace.skips, Pace.attempts = before
+        paces.remove(pace)

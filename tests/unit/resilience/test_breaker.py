@@ -52,8 +52,11 @@ class BreakerModel(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(["thread", "task"]))
     def start(self, kind: str) -> None:
-        if self.state is not State.CLOSED and self.now >= self.changes_at:
-            self.state = State.HALF_OPEN
+        due = self.now >= self.changes_at
+        if self.state is State.OPEN and due:
+            self.state, self.successes = State.HALF_OPEN, 0
+            self.grant()
+        elif self.state is State.HALF_OPEN and due and self.places == 0:
             self.grant()
         admitted = self.state is State.CLOSED or (self.state is State.HALF_OPEN and self.places > 0)
         if self.state is State.HALF_OPEN and admitted:
@@ -71,7 +74,7 @@ class BreakerModel(RuleBasedStateMachine):
 
     def grant(self) -> None:
         self.generation += 1
-        self.places, self.successes = PROBES, 0
+        self.places = PROBES - self.successes
         self.changes_at = self.now + self.open_time
 
     @precondition(lambda self: self.inside)

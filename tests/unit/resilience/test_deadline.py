@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datakit.errors import ConfigError, DeadlineExceededError
-from datakit.resilience import deadline
+from datakit.resilience import RetryPolicy, deadline
 from datakit.testing import FakeClock
 
 seconds = st.floats(0, 1e6)
@@ -63,3 +64,54 @@ async def test_it_reaches_tasks_started_inside() -> None:
 def test_impossible_times_are_refused(bad: float) -> None:
     with pytest.raises(ConfigError, match="deadline"):
         deadline(bad)
+
+
+def blocks(seconds: float, clock: FakeClock) -> Iterator[float | None]:
+    with deadline(seconds, clock=clock):
+        yield deadline.remaining()
+
+
+def attempts(seconds: float, clock: FakeClock) -> Iterator[float | None]:
+    for attempt in RetryPolicy(deadline=seconds, clock=clock):
+        with attempt:
+            yield deadline.remaining()
+
+
+@pytest.mark.parametrize("make", [blocks, attempts])
+@pytest.mark.parametrize("first", [0, 1])
+def test_blocks_in_generators_may_end_in_any_order(
+    make: Callable[[float, FakeClock], Iterator[float | None]], first: int
+) -> None:
+    clock = FakeClock()
+    generators = [make(3.0, clock), make(2.0, clock)]
+    assert [next(generator) for generator in generators] == [3.0, 2.0]
+    generators[first].close()  # type: ignore[attr-defined]
+    assert deadline.remaining() == (2.0 if first == 0 else 3.0)
+    generators[1 - first].close()  # type: ignore[attr-defined]
+    assert deadline.remaining() is None
+
+
+def test_one_object_is_for_one_block_at_a_time() -> None:
+    block = deadline(5.0, clock=FakeClock())
+    for _ in range(2):
+        with block, pytest.raises(RuntimeError, match="in use"):
+            block.__enter__()
+    assert deadline.remaining() is None
+
+
+async def test_a_block_left_in_another_context_harms_nobody() -> None:
+    async def steps() -> AsyncIterator[int]:
+        with deadline(5.0):
+            yield 1
+
+    generator = steps()
+    await anext(generator)
+    await asyncio.create_task(generator.aclose())  # type: ignore[attr-defined]
+
+
+def test_without_an_end_nothing_is_bounded() -> None:
+    with deadline(float("inf")):
+        assert deadline.remaining() is None
+        assert deadline.bound(7.0) == 7.0
+        with deadline(3.0):
+            assert deadline.remaining() is not None

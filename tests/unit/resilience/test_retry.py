@@ -1,9 +1,12 @@
 """The retry loop: what is tried again, how often, until when, and what the caller gets."""
 
+import asyncio
+import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -21,8 +24,9 @@ from datakit.errors import (
     OverloadError,
     ResolveTimeoutError,
 )
-from datakit.resilience import RetryBudget, RetryPolicy, Rule, Verdict, classify, deadline
+from datakit.resilience import RetryBudget, RetryPolicy, Rule, Verdict, deadline
 from datakit.resilience.backoff import full_jitter
+from datakit.resilience.classification import classify_by_type
 from datakit.resilience.rule import UNTIL_DEADLINE
 from datakit.resilience.verdict import FINAL
 from datakit.testing import FakeClock
@@ -156,10 +160,12 @@ def test_the_time_running_out_does_not_hide_what_failed(mode: str) -> None:
     outcomes: list[Exception] = [Broken("the cause"), DeadlineExceededError("no time")]
 
     def fn() -> int:
+        clock.advance(20.0)
         raise outcomes.pop(0)
 
-    with pytest.raises(Broken, match="the cause"):
-        run(mode, RetryPolicy(), Verdict.NOT_SENT, fn, clock)
+    with pytest.raises(Broken, match="the cause") as caught:
+        run(mode, RetryPolicy(deadline=30.0), Verdict.NOT_SENT, fn, clock)
+    assert "the deadline is over" in caught.value.__notes__[0]
 
 
 @both
@@ -218,6 +224,198 @@ def test_an_exception_object_raised_in_two_operations_is_tried_again_in_both(mod
         with pytest.raises(Broken):
             run(mode, RetryPolicy(attempts=3), Verdict.CONFLICT, fn, clock)
         assert runs[0] == 3 * operation
+
+
+@both
+def test_an_exception_that_is_its_own_cause_does_not_hang(mode: str) -> None:
+    clock, runs = FakeClock(), [0]
+
+    def fn() -> int:
+        runs[0] += 1
+        error = Broken()
+        raise error from error
+
+    with pytest.raises(Broken):
+        run(mode, RetryPolicy(), Verdict.CONFLICT, fn, clock)
+    assert runs == [3]
+
+
+def test_what_one_thread_gave_up_on_another_may_try_again() -> None:
+    """Both get the same exception object, as the waiters of one flight do."""
+    shared, gave_up, runs = Broken(), threading.Event(), [0]
+
+    def hasty() -> None:
+        with pytest.raises(Broken):
+            RetryPolicy(attempts=1).call(fail)
+        gave_up.set()
+
+    def fail() -> int:
+        raise shared
+
+    def patient() -> int:
+        runs[0] += 1
+        if runs[0] == 1:
+            thread = threading.Thread(target=hasty)
+            thread.start()
+            assert gave_up.wait(10)
+            thread.join()
+            raise shared
+        return 7
+
+    assert RetryPolicy(base=0).call(patient) == 7
+
+
+async def test_what_one_task_gave_up_on_another_may_try_again() -> None:
+    shared, runs = Broken(), [0]
+
+    async def fail() -> None:
+        raise shared
+
+    async def hasty() -> None:
+        with pytest.raises(Broken):
+            await RetryPolicy(attempts=1).acall(fail)
+
+    async def patient() -> int:
+        runs[0] += 1
+        if runs[0] == 1:
+            await asyncio.create_task(hasty())
+            raise shared
+        return 7
+
+    with deadline(60.0):  # which both tasks share
+        assert await RetryPolicy(base=0).acall(patient) == 7
+
+
+@both
+def test_an_error_raised_while_handling_what_was_given_up_on_is_final_too(mode: str) -> None:
+    clock = FakeClock()
+    runs = failing(10**9, clock)
+
+    def wrapped() -> int:
+        try:
+            return RetryPolicy(classify=lambda _: Verdict.CONFLICT, clock=clock).call(runs)
+        except Broken:
+            raise RuntimeError("wrapped")  # noqa: B904 - that is the point
+
+    with pytest.raises(RuntimeError):
+        run(mode, RetryPolicy(), Verdict.CONFLICT, wrapped, clock)
+
+
+def test_the_mark_of_having_given_up_is_in_no_pickle() -> None:
+    with pytest.raises(ConnectionResetError) as caught:
+        RetryPolicy(clock=FakeClock()).call(failing_with(ConnectionResetError("lost")))
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert copy.__dict__["_datakit_given_up"] is None
+    assert RetryPolicy(base=0, attempts=2).call([copy].pop) is copy
+
+
+def failing_with(error: Exception) -> Callable[[], int]:
+    def fn() -> int:
+        raise error
+
+    return fn
+
+
+@both
+def test_an_attempt_that_outlived_its_own_deadline_is_tried_again(mode: str) -> None:
+    clock, runs = FakeClock(), [0]
+
+    def fn() -> int:
+        runs[0] += 1
+        if runs[0] < 3:
+            with deadline(1.0, clock=clock):
+                clock.advance(1.0)
+                deadline.bound(5.0)
+        return runs[0]
+
+    policy = RetryPolicy(deadline=30.0, clock=clock)
+    if mode == "sync":
+        assert policy.call(fn) == 3
+    assert RetryPolicy(clock=clock).verdict(DeadlineExceededError()) is Verdict.FATAL
+
+
+@both
+def test_no_attempt_starts_when_the_wait_took_too_long(mode: str) -> None:
+    class SlowToWake(FakeClock):
+        def sleep(self, seconds: float, /) -> None:
+            super().sleep(seconds + 60.0)
+
+    clock, runs = SlowToWake(), [0]
+
+    def fn() -> int:
+        runs[0] += 1
+        raise Broken
+
+    with pytest.raises(Broken) as caught:
+        run(mode, RetryPolicy(deadline=30.0), Verdict.CONFLICT, fn, clock)
+    assert runs == [1]
+    assert "the deadline is over" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [
+        ({"retry": tenacity.retry_always}, 3),
+        ({"retry": tenacity.retry_always, "attempts": 1}, 1),
+        ({"stop": tenacity.stop_after_attempt(5)}, 5),
+        ({"stop": tenacity.stop_never, "rules": {Verdict.DISCONNECT: Rule(charged=False)}}, 40),
+        ({"wait": tenacity.wait_fixed(1)}, 3),
+        ({"stop": tenacity.stop_after_delay(0.25)}, 1),
+    ],
+)
+def test_each_of_tenacitys_strategies_takes_the_place_of_one_of_ours(
+    options: dict[str, Any], runs: int
+) -> None:
+    clock = FakeClock()
+    policy = RetryPolicy(**{"base": 0.0, "clock": clock, "deadline": 11.9, **options})
+    made = [0]
+
+    def fn() -> None:
+        made[0] += 1
+        clock.advance(0.3)
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        policy.call(fn)
+    assert made == [runs]
+
+
+def test_a_retry_after_is_not_waited_for_again_after_a_result_that_is_refused() -> None:
+    clock = FakeClock()
+
+    class Busy(Exception):
+        retry_after = 4.0
+
+    answers: list[object] = [Busy(), None, 7]
+
+    def fn() -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    refuse = tenacity.retry_if_result(lambda value: value is None)
+    retry = tenacity.retry_any(tenacity.retry_if_exception_type(Busy), refuse)
+    assert RetryPolicy(base=0, clock=clock, retry=retry).call(fn) == 7
+    assert clock.sleeps == (4.0, 0.0)
+
+
+def test_an_exception_that_takes_no_notes_goes_up_as_it_is() -> None:
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int
+
+    def fn() -> int:
+        raise Frozen(7)
+
+    with pytest.raises(Frozen):
+        RetryPolicy(clock=FakeClock()).call(fn)
+
+
+def test_a_classification_that_returns_nothing_is_told() -> None:
+    policy = RetryPolicy(classify=lambda _: None, clock=FakeClock())  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match="classify returned None"):
+        policy.call(failing(1, FakeClock()))
 
 
 @both
@@ -333,7 +531,7 @@ def test_the_deadline_ends_what_a_users_own_strategies_would_go_on_with() -> Non
 def test_a_failure_of_an_unknown_call_is_judged_by_its_type(
     error: BaseException, verdict: Verdict
 ) -> None:
-    assert classify(error) is verdict
+    assert classify_by_type(error) is verdict
 
 
 def test_a_success_path_loads_no_tenacity() -> None:
@@ -376,7 +574,7 @@ def test_an_overloaded_server_is_left_alone_for_longer() -> None:
         ("attempts", 0), ("attempts", 2.5), ("attempts", "3"), ("attempts", True), ("base", -1.0),
         ("base", "1s"), ("cap", float("nan")), ("deadline", -0.1), ("deadline", 0), ("budget", 500),
         ("rules", {Verdict.AUTH: 3}), ("rules", {"auth": Rule()}), ("classify", "x"), ("wait", 1),
-        ("stop", 3), ("retry", True),
+        ("stop", 3), ("retry", True), ("rules", True), ("retry", asyncio.sleep),
     ],
 )  # fmt: skip
 def test_an_argument_of_no_use_is_named(name: str, value: object) -> None:
