@@ -166,7 +166,7 @@ class Nameservers:
             f"  minimal-responses: yes\n  outgoing-range: 64\nremote-control:\n"
             f"  control-enable: no\n{stubs}"
         )
-        argv = [_program("unbound"), "-d", "-p", "-c", own / "unbound.conf"]
+        argv: list[str | Path] = [_program("unbound"), "-d", "-p", "-c", own / "unbound.conf"]
         self._start(CACHE, "unbound", argv)
 
     def _directory(self, address: str) -> Path:
