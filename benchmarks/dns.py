@@ -16,6 +16,7 @@ import aiodns
 import dns.message
 import dns.name
 import dns.resolver
+import dns.rrset
 
 from datakit import AsyncResolver, Resolver
 from datakit.dns.resolution import Found

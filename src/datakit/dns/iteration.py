@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from datakit._clock import Clock
 from datakit.dns.hop import Hop
-from datakit.dns.resolution import EDNS_PAYLOAD, MAX_CHAIN, Ask, parse_question
+from datakit.dns.resolution import EDNS_PAYLOAD, MAX_CHAIN, Ask, parse_question, target_of
 from datakit.dns.servers import Server
 from datakit.errors import ServerFailureError
 
@@ -126,8 +126,7 @@ class Iteration:
             alias = reply.get_rrset(reply.answer, name, dns.rdataclass.IN, dns.rdatatype.CNAME)
             if alias is not None:
                 self.hops.append(asked.hop("alias", alias))
-                target: dns.name.Name = alias[0].target
-                return target
+                return target_of(alias)
             referral = _referral(reply, zone, name)
             if referral is None:
                 gone = reply.rcode() == dns.rcode.NXDOMAIN
@@ -267,6 +266,7 @@ def _glue(
 
     Those of names outside the zone that was asked are not its to tell.
     """
+    import dns.name
     import dns.rdatatype
 
     servers: dict[str, tuple[str, ...]] = {}

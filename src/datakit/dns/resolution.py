@@ -6,7 +6,7 @@ the generator's return value.
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from datakit._clock import Clock
 from datakit.dns.config import Configuration, Settings, candidates
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import dns.name
     import dns.rdatatype
     import dns.rrset
+    from dns.rdtypes.ANY.CNAME import CNAME as CnameRdata
+    from dns.rdtypes.ANY.SOA import SOA as SoaRdata
 
 MAX_CHAIN: Final = 16
 """CNAME links followed. More is taken for a mistake or an attack."""
@@ -186,7 +188,7 @@ class Resolution:
             if alias is None:
                 return None, ttl, False
             ttl = min(ttl, alias.ttl)
-            name = alias[0].target
+            name = target_of(alias)
             text = name.to_text(omit_final_dot=True).lower()
             if text in chain or text == self.name.lower().rstrip("."):
                 raise ServerFailureError(f"{self.name}: its CNAMEs lead in a circle, to {text}")
@@ -260,7 +262,7 @@ class Resolution:
             code = dns.rcode.to_text(reply.rcode())
             self._failed(server, f"answered {code} {_extended_error(reply)}".strip(), began)
             return None
-        self._failed(server, "answered nothing of use", began)
+        self._failed(server, "answered nothing of use", self.clock.monotonic())
         return None
 
     def _failed(self, server: Server, outcome: str, began: float, silent: bool = False) -> None:
@@ -295,6 +297,11 @@ def parse_question(name: str, rdtype: str) -> "tuple[dns.name.Name, dns.rdatatyp
         raise ConfigError(f"{name!r} {rdtype!r} cannot be asked for: {exc}") from exc
 
 
+def target_of(alias: "dns.rrset.RRset") -> "dns.name.Name":
+    """Return the name that a CNAME record set leads to."""
+    return cast("CnameRdata", alias[0]).target
+
+
 def _soa_ttl(reply: "dns.message.Message", name: "dns.name.Name") -> float | None:
     """Return for how long the absence of `name` holds, None without an SOA of a zone above it.
 
@@ -304,7 +311,7 @@ def _soa_ttl(reply: "dns.message.Message", name: "dns.name.Name") -> float | Non
 
     for rrset in reply.authority:
         if rrset.rdtype == dns.rdatatype.SOA and name.is_subdomain(rrset.name):
-            return float(min(rrset.ttl, rrset[0].minimum))
+            return float(min(rrset.ttl, cast("SoaRdata", rrset[0]).minimum))
     return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import dns.exception
 import dns.message
 import dns.query
 
