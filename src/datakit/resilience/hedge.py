@@ -89,8 +89,9 @@ class Hedge:
             return self._won(fn(*args, **kwargs), began)
         give_thread = partial(self._give_thread, self._generation)
         race = Race(partial(fn, *args, **kwargs), self._clock, give_thread)
+        if not race.start():
+            return self._won(fn(*args, **kwargs), began)
         try:
-            race.start()
             race.wait(delay)
             if not race.is_over and self._may_hedge(delay, threaded=True):
                 race.start()

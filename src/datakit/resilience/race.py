@@ -37,10 +37,9 @@ class Race(Generic[T]):
         """Whether there is a result, or every call failed."""
         return self._over.is_set()
 
-    def start(self) -> None:
-        """Start one more call."""
+    def start(self) -> bool:
+        """Start one more call; return whether the system had a thread for it."""
         clock = SkippingClock(self._clock)
-        self._clocks.append(clock)
         left = deadline.remaining()
         runner = Thread(
             target=copy_context().run,
@@ -52,9 +51,13 @@ class Race(Generic[T]):
             self._running += 1
         try:
             runner.start()
-        except RuntimeError as exc:  # the system has no thread left
-            self._end([], {len(self._clocks): exc})
+        except RuntimeError:
+            with self._lock:
+                self._running -= 1
             self._ended()
+            return False
+        self._clocks.append(clock)
+        return True
 
     def _run(self, number: int, seconds: float, clock: SkippingClock) -> None:
         try:
@@ -96,6 +99,6 @@ class Race(Generic[T]):
     def cancel(self) -> None:
         """Let the deadline of what did not win be over."""
         winner = self._results[0][0] if self._results else None
-        for number, clock in enumerate(self._clocks, 1):
+        for number, clock in enumerate(self._clocks):
             if number != winner:
                 clock.sleep(FOREVER)

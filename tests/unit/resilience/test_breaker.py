@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.unit.resilience.callers import Caller, Crowd, TaskCaller
 
-from datakit import CircuitBreaker, RetryPolicy, events
-from datakit.errors import CircuitOpenError, ConfigError, OverloadError
+from datakit import Bulkhead, CircuitBreaker, RetryPolicy, deadline, events
+from datakit.errors import (
+    CircuitOpenError,
+    ConfigError,
+    DeadlineExceededError,
+    OverloadError,
+)
 from datakit.resilience.breaker import State
 from datakit.resilience.window import BUCKETS
 from datakit.testing import FakeClock
@@ -158,7 +163,7 @@ class BreakerModel(RuleBasedStateMachine):
 
 
 TestBreakerModel = BreakerModel.TestCase
-TestBreakerModel.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestBreakerModel.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 def tripped(clock: FakeClock, **options: object) -> CircuitBreaker:
@@ -265,6 +270,54 @@ def test_a_slow_success_counts_as_a_failure_when_asked() -> None:
         for _ in range(3):
             breaker.call(clock.advance, 1.0)
     assert (slow.state, fast.state) == (State.OPEN, State.CLOSED)
+
+
+def test_a_callers_deadline_says_nothing_of_the_endpoint() -> None:
+    breaker, bulkhead = CircuitBreaker(minimum_calls=2), Bulkhead(1)
+    for _ in range(10):
+        with deadline(0), pytest.raises(DeadlineExceededError):
+            breaker.call(bulkhead.call, pytest.fail)
+    assert breaker.state is State.CLOSED
+
+
+def test_it_closes_with_little_traffic_too() -> None:
+    clock = FakeClock()
+    breaker = tripped(clock, probes=3)
+    for _ in range(3):
+        clock.advance(6.0)
+        assert breaker.state is State.HALF_OPEN
+        breaker.call(int)
+    assert breaker.state.value == "closed"
+
+
+def test_a_cancelled_call_from_before_grants_no_probe() -> None:
+    clock = FakeClock()
+    breaker = CircuitBreaker(minimum_calls=2, probes=1, clock=clock)
+
+    def outlives_the_opening() -> None:
+        for _ in range(2):
+            with pytest.raises(Down):
+                breaker.call(fail)
+        clock.advance(5.0)
+        breaker._admit()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        breaker.call(outlives_the_opening)
+    assert breaker._places == 0
+
+
+def test_a_counts_that_raises_keeps_no_probes_place() -> None:
+    clock, answers = FakeClock(), [True, True]
+
+    def broken(_: Exception) -> bool:
+        return answers.pop()  # and then IndexError
+
+    breaker = tripped(clock, probes=1, counts=broken)
+    clock.advance(5.0)
+    with pytest.raises(IndexError):
+        breaker.call(fail)
+    assert breaker.call(lambda: 7) == 7
 
 
 def test_what_counts_is_the_users_to_say() -> None:

@@ -132,6 +132,22 @@ def test_a_forked_child_has_all_places() -> None:
     assert os.waitstatus_to_exitcode(status) == 42
 
 
+def test_a_child_forked_inside_a_call_has_as_many_places_as_any() -> None:
+    bulkhead = Bulkhead(1, max_wait=0)
+
+    def in_child() -> int:
+        child = os.fork()
+        if child:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return -1
+
+    status = bulkhead.call(in_child)
+    if status == -1:  # the child, out of the call that its parent entered
+        inside = (bulkhead.running, bulkhead.call(lambda: bulkhead.running))
+        os._exit(0 if inside == (0, 1) else 1)
+    assert status == 0
+
+
 def test_a_deadline_that_is_over_begins_nothing() -> None:
     with deadline(0), pytest.raises(DeadlineExceededError):
         Bulkhead(1).call(lambda: None)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from datakit import events
 from datakit.errors import DeadlineExceededError
 from datakit.resilience import deadline
 from datakit.resilience.flight import SingleFlight
@@ -110,6 +111,8 @@ def test_a_deadline_of_the_works_own_is_an_error_like_any_other() -> None:
 
 def test_a_waiters_deadline_ends_its_wait_alone() -> None:
     flights, work = SingleFlight[int](), Work()
+    seen: list[events.Event] = []
+    unsubscribe = events.subscribe(seen.append)
 
     def impatient() -> int:
         with deadline(0.1):
@@ -122,6 +125,8 @@ def test_a_waiters_deadline_ends_its_wait_alone() -> None:
             pool.submit(contextvars.copy_context().run, impatient).result()
         work.gate.set()
         assert first.result() == 1
+    unsubscribe()
+    assert [type(event).__name__ for event in seen] == ["DeadlineExceeded"]
 
 
 def test_work_that_asks_for_its_own_key_does_not_hang() -> None:

@@ -1,7 +1,9 @@
 """The gate: while an endpoint is down one caller probes it and the others wait."""
 
 import asyncio
+import errno
 import os
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.unit.resilience.callers import Caller, Crowd, TaskCaller
 
 from datakit import RetryPolicy, deadline, events
-from datakit.errors import ConfigError, DeadlineExceededError, OverloadError
+from datakit.errors import (
+    ConfigError,
+    DeadlineExceededError,
+    OverloadError,
+    ResolveTimeoutError,
+)
 from datakit.resilience import Gate
 from datakit.testing import FakeClock, no_sleep
 
@@ -363,3 +370,67 @@ def test_without_sleeping_a_probe_follows_at_once() -> None:
 def test_an_argument_of_no_use_is_named(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"Gate\({name}="):
         Gate(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "closes"),
+    [
+        (ConnectionResetError(), True), (TimeoutError(), True), (socket.gaierror(), True),
+        (OSError(errno.EHOSTUNREACH, "no route"), True), (ResolveTimeoutError(), True),
+        (FileNotFoundError(), False), (RuntimeError("out of stock"), False),
+        (ValueError(), False), (DeadlineExceededError(), False), (OverloadError(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_only_errors_of_the_link_close_it(error: Exception, closes: bool) -> None:
+    gate = Gate(clock=FakeClock())
+
+    def fn() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        gate.call(fn)
+    assert gate.closed is closes
+
+
+def test_a_down_that_raises_keeps_nobodys_turn() -> None:
+    verdicts = [True]
+
+    def broken(_: Exception) -> bool:
+        return verdicts.pop()  # and then IndexError
+
+    gate = Gate(base=0, down=broken, clock=FakeClock())
+    with pytest.raises(Down):
+        gate.call(fail)
+    with pytest.raises(IndexError):
+        gate.call(fail)
+    assert gate._prober is None
+    assert gate.call(lambda: 7) == 7
+
+
+def test_the_finding_of_a_prober_that_was_replaced_hands_nothing_over() -> None:
+    clock = FakeClock()
+    gate = shut(clock, base=0, probe_time=1.0)
+    inside, release = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        inside.set()
+        release.wait(10)
+        raise Down
+
+    def second() -> int:
+        release.set()
+        lost.join(10)
+        assert gate._prober is not None  # still this one's turn
+        return 7
+
+    def replaced() -> None:
+        with pytest.raises(Down):
+            gate.call(slow)
+
+    lost = threading.Thread(target=replaced)
+    lost.start()
+    assert inside.wait(10)
+    clock.advance(1.0)
+    assert gate.call(second) == 7
+    assert not gate.closed

@@ -1,6 +1,7 @@
 """A second call beside a slow one: for reads, bounded, and the loser is stopped."""
 
 import asyncio
+import contextvars
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from datakit import RetryBudget, RetryPolicy, deadline, events
 from datakit.errors import ConfigError, DeadlineExceededError
 from datakit.resilience import Hedge
+from datakit.resilience.flight import SingleFlight
 from datakit.resilience.latency import SAMPLE, Latencies
 
 
@@ -158,6 +160,59 @@ def test_the_context_of_the_caller_reaches_the_calls() -> None:
         left = warmed().call(deadline.remaining)
     assert left is not None
     assert 59 < left <= 60
+
+
+def test_without_a_deadline_there_is_none_inside_either() -> None:
+    hedge, flights = warmed(), SingleFlight[int]()
+    assert hedge.call(deadline.remaining) is None
+    release = threading.Event()
+    other = threading.Thread(target=flights.run, args=("k", lambda: int(release.wait(10))))
+    other.start()
+    threading.Timer(0.02, release.set).start()
+    assert hedge.call(flights.run, "k", lambda: 2) in (1, 2)
+    other.join()
+
+
+def test_what_the_winner_started_goes_on() -> None:
+    left, done = list[float | None](), threading.Event()
+
+    def read() -> int:
+        context = contextvars.copy_context()
+
+        def later() -> None:
+            time.sleep(0.05)
+            left.append(context.run(deadline.remaining))
+            done.set()
+
+        threading.Thread(target=later).start()
+        return 7
+
+    assert warmed().call(read) == 7
+    assert done.wait(5)
+    assert left == [None]
+
+
+def test_failures_teach_it_nothing() -> None:
+    hedge = warmed()
+    known = hedge._latencies._noted
+    for _ in range(50):
+        with pytest.raises(ZeroDivisionError):
+            hedge.call(lambda: 1 / 0)
+    assert hedge._latencies._noted == known
+
+
+def test_without_a_thread_left_a_call_is_made_plainly_and_no_place_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hedge = warmed(max_threads=2)
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(5):
+        assert hedge.call(int) == 0
+    assert hedge._threads == 0
 
 
 async def test_a_task_that_lost_is_cancelled() -> None:

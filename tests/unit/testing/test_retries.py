@@ -3,8 +3,9 @@
 import time
 
 import pytest
+from sqlalchemy import create_engine
 
-from datakit import RetryPolicy, deadline
+from datakit import RetryPolicy, deadline, transaction
 from datakit.errors import ConfigError
 from datakit.resilience import Rule, Verdict
 from datakit.testing import no_sleep
@@ -89,3 +90,17 @@ def test_nested_blocks_and_their_ends() -> None:
 def test_no_attempts_are_refused() -> None:
     with pytest.raises(ConfigError, match="attempts=0"), no_sleep(attempts=0):
         pass
+
+
+def test_transactions_do_not_wait_either() -> None:
+    engine = create_engine("sqlite://")
+    policy = RetryPolicy(
+        attempts=3, base=1e4, cap=1e4, deadline=1e6, classify=lambda _: Verdict.CONFLICT
+    )
+    runs = 0
+    with no_sleep(), pytest.raises(ConnectionResetError):
+        for tx in transaction(engine, retry=policy):
+            with tx:
+                runs += 1
+                raise ConnectionResetError
+    assert runs == 3
