@@ -107,6 +107,9 @@ def failure_hold(failures: int) -> float:
     return min(FAILURE_HOLD * 2.0 ** min(failures - 1, 10), FAILURE_HOLD_MOST)
 
 
+PREFETCH_LEAST_TTL = 10.0
+"""Seconds; a shorter TTL is left to end: it would be asked about nearly as often as looked up."""
+
 CLIENT_RESPONSE = 1.8
 """Seconds that a query may take where stale data could be served instead. Source: RFC 8767
 section 5."""

@@ -16,6 +16,7 @@ from datakit.dns.answer import (
     FAILURE_HOLD,
     FAILURE_RECHECK,
     PREFETCH_FROM,
+    PREFETCH_LEAST_TTL,
     SUSPECT_RECHECK,
     Answer,
     Entry,
@@ -65,7 +66,8 @@ class ResolverBase(Generic[F]):
         that holds a name is asked, and what it says is final.
     min_ttl, max_ttl: seconds, bounds on the servers' TTLs. negative_max_ttl: seconds that an
         absence is believed at most. max_stale: seconds past its TTL that an answer is still used
-        when no server answers. prefetch: whether a caller in the last tenth of a TTL asks again.
+        when no server answers. prefetch: whether a caller in the last tenth of a TTL (of 10 s
+        or more) asks again.
     cache_size: answers kept. timeout: seconds a server may take. deadline: seconds a lookup may
         take in all. hosts: whether the hosts file is read. search: domains tried for a short
         name; None for those of resolv.conf, when `servers` is None.
@@ -261,13 +263,14 @@ class ResolverBase(Generic[F]):
         now = self._clock.monotonic()
         positive = isinstance(outcome, Answer)
         asked = isinstance(outcome, Answer) and outcome.source != "hosts"
+        ahead = asked and self._prefetch and ttl >= PREFETCH_LEAST_TTL
         self._cache[key] = Entry(
             outcome=outcome,
             fetched_at=now,
             expires_at=now + ttl,
             wall_expires_at=self._clock.wall() + ttl,
             stale_until=now + ttl + (self._rules.max_stale if positive else 0.0),
-            prefetch_at=now + ttl * PREFETCH_FROM if asked and self._prefetch else float("inf"),
+            prefetch_at=now + ttl * PREFETCH_FROM if ahead else float("inf"),
             failures=failures,
         )
 

@@ -29,7 +29,7 @@ async def test_the_host_is_found_through_the_resolver(
     database = opened(named(postgres), servers=[dns_server.endpoint])
     assert await database.scalar("SELECT host(inet_server_addr())") == postgres.address
     await asyncio.gather(*(database.scalar("SELECT 1") for _ in range(5)))
-    assert dns_server.queries_for(NAME) == 1
+    assert dns_server.queries_for(NAME, "A") == 1
 
 
 async def test_a_cname_leads_to_the_host(

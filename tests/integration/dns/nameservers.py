@@ -14,7 +14,7 @@ import dns.exception
 import dns.message
 import dns.query
 
-from datakit.testing._ports import PortTakenError, launch_on_free_port
+from datakit.testing._ports import PortTakenError, free_port, launch_on_free_port
 from datakit.testing._run_directory import RunDirectory, ServerProcess
 
 ROOT, SHOP, CACHE = (f"127.0.53.{n}" for n in (1, 2, 3))
@@ -97,6 +97,8 @@ class Nameservers:
 
     def __init__(self) -> None:
         self.port = 0
+        self.tls_port = 0
+        """Where unbound speaks TLS."""
         self._run = RunDirectory()
         self.servers: dict[str, ServerProcess] = {}
 
@@ -113,11 +115,17 @@ class Nameservers:
     ) -> None:
         self._run.close()
 
+    @property
+    def certificate(self) -> Path:
+        """Unbound's self-signed certificate, for its address and for `dns.example`."""
+        return self._run.path / "cert.pem"
+
     def at(self, address: str) -> str:
         return f"{address}:{self.port}"
 
     def _launch(self, port: int) -> None:
         self.port = port
+        self.tls_port = free_port([CACHE])
         path = self._run.path
         for zone, text in ZONES.items():
             (path / f"{zone}zone").write_text(f"$ORIGIN {zone}\n{text}")
@@ -155,13 +163,21 @@ class Nameservers:
 
     def _unbound(self) -> None:
         own = self._directory(CACHE)
+        key = self._run.path / "key.pem"
+        self._run.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+             "-subj", "/CN=dns", "-addext", f"subjectAltName=IP:{CACHE},DNS:dns.example",
+             "-keyout", key, "-out", self.certificate]
+        )  # fmt: skip
         homes = {".": ROOT, "shop.": SHOP, **dict.fromkeys(ON_LEAF, LEAF)}
         stubs = "".join(
             f'stub-zone:\n  name: "{zone}"\n  stub-addr: {address}@{self.port}\n'
             for zone, address in homes.items()
         )
         (own / "unbound.conf").write_text(
-            f'server:\n  interface: {CACHE}@{self.port}\n  directory: "{own}"\n  chroot: ""\n'
+            f"server:\n  interface: {CACHE}@{self.port}\n  interface: {CACHE}@{self.tls_port}\n"
+            f"  tls-port: {self.tls_port}\n  tls-service-key: {key}\n"
+            f'  tls-service-pem: {self.certificate}\n  directory: "{own}"\n  chroot: ""\n'
             f'  username: ""\n  pidfile: ""\n  use-syslog: no\n  do-ip6: no\n  ede: yes\n'
             f'  do-not-query-localhost: no\n  module-config: "iterator"\n  num-threads: 1\n'
             f"  minimal-responses: yes\n  outgoing-range: 64\nremote-control:\n"

@@ -12,7 +12,7 @@ from tests.integration.dns.nameservers import CACHE, LEAF, ROOT, SHOP, Nameserve
 from datakit import AsyncResolver, Resolver
 from datakit.dns import Answer, trace, trace_async
 from datakit.dns.hop import Trace
-from datakit.errors import NameNotFoundError, NoDataError, ServerFailureError
+from datakit.errors import DnsError, NameNotFoundError, NoDataError, ServerFailureError
 
 both = pytest.mark.parametrize("kind", ["sync", "async"])
 
@@ -113,6 +113,30 @@ async def test_search_domains_complete_a_short_name(kind: str, nameservers: Name
     assert answer.records == ('"v=spf1 -all" "second"',)
     with pytest.raises(NameNotFoundError):
         await lookup(kind, [nameservers.at(CACHE)], "text.", "TXT", search=search)
+
+
+@both
+async def test_dns_over_tls_is_spoken_to_a_verified_server(
+    kind: str, nameservers: Nameservers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(nameservers.certificate))
+    server = f"tls://{CACHE}:{nameservers.tls_port}"
+    for named in (server, f"{server}#dns.example"):
+        answer = await lookup(kind, [named], "www.example.shop", "A")
+        assert set(answer.records) == {"192.0.2.10", "192.0.2.11"}
+        assert answer.server == server
+
+
+@both
+async def test_a_tls_server_that_cannot_prove_its_name_is_not_asked(
+    kind: str, nameservers: Nameservers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = f"tls://{CACHE}:{nameservers.tls_port}"
+    with pytest.raises(DnsError, match=r"(?i)certificate"):  # nobody trusts it
+        await lookup(kind, [server], "www.example.shop", "A")
+    monkeypatch.setenv("SSL_CERT_FILE", str(nameservers.certificate))
+    with pytest.raises(DnsError, match=r"(?i)certificate"):
+        await lookup(kind, [f"{server}#another.example"], "www.example.shop", "A")
 
 
 async def traced(kind: str, nameservers: Nameservers, name: str, rdtype: str = "A") -> Trace:
