@@ -1,15 +1,22 @@
 """The resolver for threads."""
 
 import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property, partial
+from threading import Event, Thread
 from typing import TYPE_CHECKING, TypeVar
 
+from datakit._clock import MAX_WAIT
 from datakit.dns.addresses import Address
 from datakit.dns.answer import Answer
 from datakit.dns.connecting import race
+from datakit.dns.early import Early
 from datakit.dns.ipv6 import has_ipv6
-from datakit.dns.resolution import Ask
+from datakit.dns.resolution import Ask, Outcome, Resolution
 from datakit.dns.resolver_base import Key, ResolverBase, families
 from datakit.errors import (
+    ConfigError,
     DeadlineExceededError,
     DnsError,
     NameNotFoundError,
@@ -64,23 +71,26 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         """Return where `name` can be connected to, in the order to try.
 
         Healthy ones first, then by RFC 6724's preference, else at random so that load spreads.
-        AAAA records are asked for where this machine has a route for IPv6, or there is no A.
+        AAAA records are asked for, beside A, where this machine has a route for IPv6, or there
+        is no A.
 
         Raises: as `lookup`.
         """
-        found: list[str] = []
-        error: DnsError | None = None
-        for rdtype in families(name, has_ipv6()):
-            try:
-                found += self.lookup(name, rdtype).records
-            except NameNotFoundError:
-                raise
-            except DnsError as exc:
-                error = exc
-        if not found and isinstance(error, NoDataError):
+        keys = [(name.lower(), rdtype) for rdtype in families(name, has_ipv6())]
+        if len(keys) > 1 and all(map(self._must_ask, keys)):
+            self._counters.misses += len(keys)
+            outcomes = self._pairs.run(name.lower(), lambda: self._ask_pair(*keys))
+        else:
+            outcomes = [_outcome(partial(self.lookup, *key)) for key in keys]
+        found = [ip for answer in outcomes if isinstance(answer, Answer) for ip in answer.records]
+        errors = [error for error in outcomes if isinstance(error, DnsError)]
+        for error in errors:
+            if isinstance(error, NameNotFoundError):
+                raise error
+        if not found and errors and isinstance(errors[-1], NoDataError):
             found += self.lookup(name, "AAAA").records
-        elif not found and error is not None:
-            raise error
+        elif not found and errors:
+            raise errors[-1]
         return self._sorted(found, port)
 
     def connect(self, name: str, port: int, *, timeout: float = 5.0) -> socket.socket:
@@ -104,32 +114,80 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         except DnsError:
             return True
 
+    def _look_up_every(self, name: str, seconds: float) -> Callable[[], object]:
+        stop = Event()
+
+        def poll() -> None:
+            while True:
+                with suppress(DnsError, ConfigError):
+                    self.addresses(name, 0)
+                if stop.wait(min(seconds, MAX_WAIT)):
+                    return
+
+        Thread(target=poll, name="datakit-dns-watch", daemon=True).start()
+        return stop.set
+
+    @cached_property
+    def _pairs(self) -> SingleFlight[list[Answer | DnsError]]:
+        return SingleFlight()
+
+    def _ask_pair(self, first: Key, second: Key) -> list[Answer | DnsError]:
+        """Return what comes of asking for both, the second query sent with the first."""
+        later = self._begin(second)
+        steps = later.steps()
+        with Early(next(steps)) as early:
+            return [
+                _outcome(lambda: self._ask(first)),
+                _outcome(lambda: self._conclude(second, later, partial(run, steps, early.receive))),
+            ]
+
     def _ask(self, key: Key) -> Answer:
-        hurried = False
         try:
             resolution = self._begin(key)
-            hurried = resolution.hurried
-            return self._ended(key, run(resolution.steps()))
+        except DeadlineExceededError as exc:
+            error = exc
+        else:
+            return self._conclude(key, resolution, partial(run, resolution.steps()))
+        return self._failed(key, error, hurried=True)
+
+    def _conclude(self, key: Key, resolution: Resolution, work: Callable[[], Outcome]) -> Answer:
+        try:
+            return self._ended(key, work())
         except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
             error = exc
-        return self._failed(key, error, hurried)
+        return self._failed(key, error, resolution.hurried)
 
 
-def run(steps: "Generator[Ask, dns.message.Message, T]") -> T:
-    """Return what `steps` returns, sending each query that it yields."""
-    ask = next(steps)
+def _outcome(lookup: Callable[[], Answer]) -> Answer | DnsError:
+    try:
+        return lookup()
+    except DnsError as exc:
+        return exc
+
+
+def run(
+    steps: "Generator[Ask, dns.message.Message, T]",
+    first_reply: "Callable[[], dns.message.Message] | None" = None,
+) -> T:
+    """Return what `steps` returns, sending each query that it yields.
+
+    first_reply: gets the reply to the first query, which was yielded and sent already.
+    """
+    receive = first_reply or partial(send, next(steps))
     try:
         while True:
             try:
-                reply = _send(ask)
+                reply = receive()
             except Exception as exc:  # noqa: BLE001 - the steps decide what it means
                 ask = steps.throw(exc)
             else:
                 ask = steps.send(reply)
+            receive = partial(send, ask)
     except StopIteration as done:
         result: T = done.value
         return result
 
 
-def _send(ask: Ask) -> "dns.message.Message":
+def send(ask: Ask) -> "dns.message.Message":
+    """Return the reply to one query."""
     return ask.server.wire.query(ask.query, ask.timeout, None, 0, ask.over_tcp)

@@ -2,6 +2,10 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from datakit.dns.addresses import Address
@@ -11,6 +15,7 @@ from datakit.dns.ipv6 import has_ipv6
 from datakit.dns.resolution import Ask
 from datakit.dns.resolver_base import Key, ResolverBase, families
 from datakit.errors import (
+    ConfigError,
     DeadlineExceededError,
     DnsError,
     NameNotFoundError,
@@ -33,6 +38,11 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
     """Names to addresses for asyncio tasks, cached for as long as their TTL says."""
 
     _new_flights = AsyncSingleFlight[Answer]
+
+    @cached_property
+    def _polls(self) -> "set[asyncio.Task[None]]":
+        """Keeps the tasks of `watch(every=...)`, which asyncio does not."""
+        return set()
 
     async def lookup(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of `name`, from the cache while their TTL lasts.
@@ -111,6 +121,19 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
             return ip in (await self.lookup(name, "AAAA" if ":" in ip else "A")).records
         except DnsError:
             return True
+
+    def _look_up_every(self, name: str, seconds: float) -> Callable[[], object]:
+        async def poll() -> None:
+            while True:
+                with suppress(DnsError, ConfigError):
+                    await self.addresses(name, 0)
+                await asyncio.sleep(seconds)
+
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(poll(), context=Context())  # no caller's deadline
+        self._polls.add(task)
+        task.add_done_callback(self._polls.discard)
+        return task.cancel
 
     async def _ask_unless_known(self, key: Key) -> Answer:
         return self._stored_meanwhile(key) or await self._ask(key)

@@ -1,5 +1,6 @@
 """What `Resolver` and `AsyncResolver` share: the cache and every decision, no I/O."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -57,7 +58,7 @@ Key = tuple[str, str]
 Network = IPv4Network | IPv6Network
 
 
-class ResolverBase(Generic[F]):
+class ResolverBase(ABC, Generic[F]):
     """A TTL cache in front of DNS servers.
 
     servers: "address" or "address:port", "tls://address:port#name" or "https://host/path"; None
@@ -147,13 +148,40 @@ class ResolverBase(Generic[F]):
             entry.suspect = True
             entry.retry_at = min(entry.retry_at, now + SUSPECT_RECHECK)
 
-    def watch(self, name: str, callback: Callable[[Change], object]) -> Callable[[], None]:
+    def watch(
+        self,
+        name: str,
+        callback: Callable[[Change], object],
+        *,
+        every: float | None = None,
+    ) -> Callable[[], None]:
         """Call `callback(change)` whenever a lookup finds another set of addresses for `name`.
 
         It is called in the thread or task of that lookup and must not block; one that raises is
-        logged. Nothing is looked up for its sake. Return the function that ends it.
+        logged. Return the function that ends it.
+
+        every: seconds between lookups for its sake, in a thread of its own (a task of the running
+        event loop for an AsyncResolver). None: nothing is looked up but what others look up.
+
+        Raises:
+            ConfigError: `every` is no positive number.
         """
-        return self._watchers.add(name.lower(), callback)
+        if every is not None:
+            checks.seconds("watch", "every", every, above_zero=True)
+        unwatch = self._watchers.add(name.lower(), callback)
+        if every is None:
+            return unwatch
+        stop = self._look_up_every(name, every)
+
+        def end() -> None:
+            stop()
+            unwatch()
+
+        return end
+
+    @abstractmethod
+    def _look_up_every(self, name: str, seconds: float) -> Callable[[], object]:
+        """Look `name` up again and again; return what ends that."""
 
     def _stored(self, key: Key) -> Answer | None:
         """Return the answer to use without asking, None when the servers must be asked.
@@ -175,6 +203,15 @@ class ResolverBase(Generic[F]):
         if freshness is Freshness.STALE and now < entry.retry_at:
             return self._stale(key, entry)
         return self._local(key)
+
+    def _must_ask(self, key: Key) -> bool:
+        """Return whether a lookup of `key` would ask the servers."""
+        entry = self._cache.get(key)
+        if entry is None:
+            return local_records(*key, self._hosts_file) is None
+        now = self._clock.monotonic()
+        fresh = decide(entry, now, self._clock.wall()) is Freshness.FRESH
+        return not fresh and now >= entry.retry_at
 
     def _stored_meanwhile(self, key: Key) -> Answer | None:
         """Return what another lookup has found since `_stored`; None when there was none.

@@ -121,6 +121,43 @@ async def test_when_all_refuse_each_is_told(kind: str, dns_server: DnsServer) ->
 
 
 @both
+async def test_both_families_are_asked_for_at_once(
+    kind: str, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("datakit.dns.resolver", "datakit.dns.resolver_async"):
+        monkeypatch.setattr(f"{module}.has_ipv6", lambda: True)
+    dns_server.set(NAME, "A", ["192.0.2.1"])
+    dns_server.set(NAME, "AAAA", ["2001:db8::1"])
+    dns_server.fail("late", seconds=0.3)
+    twin = Twin(kind, dns_server)
+    began = time.monotonic()
+    crowd = [asyncio.create_task(twin.addresses()) for _ in range(20)]
+    while len(dns_server.queries) < 2 and time.monotonic() - began < 0.25:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    assert sorted(rdtype for _, rdtype in dns_server.queries) == ["A", "AAAA"]  # none answered yet
+    for answer in await asyncio.gather(*crowd):
+        assert answer == ["2001:db8::1", "192.0.2.1"]
+    assert len(dns_server.queries) == 2
+
+
+@both
+async def test_one_familys_absence_or_failure_leaves_the_other(
+    kind: str, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("datakit.dns.resolver", "datakit.dns.resolver_async"):
+        monkeypatch.setattr(f"{module}.has_ipv6", lambda: True)
+    dns_server.set("four.internal", "A", ["192.0.2.1"])
+    dns_server.set("six.internal", "AAAA", ["2001:db8::1"])
+    twin = Twin(kind, dns_server)
+    for _ in range(2):  # from the servers, then from the cache
+        assert await twin.addresses("four.internal") == ["192.0.2.1"]
+        assert await twin.addresses("six.internal") == ["2001:db8::1"]
+        with pytest.raises(NameNotFoundError):
+            await twin.addresses("nobody.internal")
+    assert len(dns_server.queries) == 6
+
+
+@both
 async def test_a_name_that_is_not_there(kind: str, dns_server: DnsServer) -> None:
     with pytest.raises(NameNotFoundError):
         await Twin(kind, dns_server).connect(1, "nobody.internal")

@@ -1,6 +1,7 @@
 """What real servers do not do: lies, floods, circles, silence."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from datakit import AsyncResolver, Resolver, deadline, events
 from datakit.dns import Answer, Change
 from datakit.dns.resolution import MAX_CHAIN
 from datakit.errors import (
+    ConfigError,
     DeadlineExceededError,
     NameNotFoundError,
     NoDataError,
@@ -243,6 +245,35 @@ async def test_watchers_hear_of_changes_and_of_nothing_else(
     twin.clock.advance(10)
     await twin.lookup()
     assert len(changes) == 2
+
+
+@both
+async def test_a_watcher_that_asks_for_it_hears_without_anybodys_lookup(
+    kind: str, dns_server: DnsServer
+) -> None:
+    dns_server.set(NAME, "A", ["192.0.2.1"], ttl=1)
+    make = Resolver if kind == "sync" else AsyncResolver
+    resolver, heard = make([dns_server.endpoint]), asyncio.Event()
+    loop, changes = asyncio.get_running_loop(), list[Change]()
+
+    def hear(change: Change) -> None:
+        changes.append(change)
+        loop.call_soon_threadsafe(heard.set)
+
+    end = resolver.watch(NAME, hear, every=0.05)
+    while not dns_server.queries_for(NAME, "A"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    dns_server.set(NAME, "A", ["192.0.2.2"], ttl=1)
+    async with asyncio.timeout(10):
+        await heard.wait()
+    end()
+    assert changes[0].after == frozenset({"192.0.2.2"})
+    await asyncio.sleep(0.2)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert "datakit-dns-watch" not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(ConfigError, match="every"):
+        resolver.watch(NAME, hear, every=0)
 
 
 @both
