@@ -45,6 +45,7 @@ class Early:
         Raises:
             dns.exception.DNSException, OSError: there is none, in time or at all.
         """
+        import dns.message
         import dns.query
 
         ask = self._ask
