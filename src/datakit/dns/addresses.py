@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
 
+RESOLUTION_DELAY: Final = 0.05
+"""Seconds to wait for the other family once one has answered. Source: RFC 8305 section 3."""
+
 
 class Address(NamedTuple):
     """Where to connect: an IP address in text form and a port."""

@@ -68,7 +68,8 @@ class Entry:
     """A stored answer or absence, with its times on both clocks (seconds).
 
     A frozen process may not advance the monotonic clock, so the wall clock may end an entry
-    as well. `suspect` is set when a connection to one of the addresses failed; `failures` counts
+    as well. Until `asking_until` one caller is taken to ask the servers while the others use what
+    is there. `suspect` is set when a connection to one of the addresses failed; `failures` counts
     the lookups that failed in a row. One that only stands for a failure is no answer: it says
     until when (`expires_at`) the servers are left alone.
     """
@@ -80,7 +81,7 @@ class Entry:
     stale_until: float
     retry_at: float = 0.0
     prefetch_at: float = math.inf
-    prefetching: bool = False
+    asking_until: float = 0.0
     suspect: bool = False
     failures: int = 0
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from datakit.dns.question import zone_of
 from datakit.dns.servers import Server, ServerGroup, parse_server
 from datakit.errors import ConfigError
 
@@ -82,7 +83,7 @@ class Configuration:
         self._seen: tuple[int, int] | None = None
         self._look_at = 0.0
         self._zones = {
-            zone.lower().strip("."): ServerGroup([parse_server(server) for server in given])
+            zone_of(zone): ServerGroup([parse_server(server) for server in given])
             for zone, given in dict(zones or {}).items()
         }
         for zone, group in self._zones.items():
@@ -134,11 +135,11 @@ class Configuration:
         Source: a private hosted zone of Route 53 that matches is final, whatever it answers.
         """
         labels = name.lower().strip(".").split(".")
-        for i in range(len(labels)):
+        for i in range(len(labels) if self._zones else 0):
             group = self._zones.get(".".join(labels[i:]))
             if group is not None:
                 return group
-        return settings.group
+        return self._zones.get("", settings.group)
 
     def groups(self) -> list[ServerGroup]:
         """Return all groups that are known now."""

@@ -16,7 +16,7 @@ class ServerStats:
 
 @dataclass(frozen=True, slots=True)
 class ResolverStats:
-    """Counts since the resolver was made.
+    """Counts since the resolver was made; of servers, since resolv.conf last changed.
 
     hits: lookups answered from the cache or the hosts file. misses: those that were not.
     stale: answers past their TTL, given for lack of a server. coalesced: misses that shared
@@ -43,7 +43,12 @@ class Counters:
 
     def stats(self, servers: Iterable[Server]) -> ResolverStats:
         """Return the counts so far."""
-        by_server = {str(s): ServerStats(s.queries, s.failures) for s in servers}
+        by_server: dict[str, ServerStats] = {}
+        for server in servers:
+            before = by_server.get(str(server), ServerStats(0, 0))
+            by_server[str(server)] = ServerStats(
+                before.queries + server.queries, before.failures + server.failures
+            )
         return ResolverStats(
             hits=self.hits,
             misses=self.misses,

@@ -1,5 +1,6 @@
 """A query sent before its turn, so that two are on their way at once without a thread."""
 
+import selectors
 import socket
 import time
 from typing import TYPE_CHECKING, Self
@@ -38,6 +39,14 @@ class Early:
     def __exit__(self, *_: object) -> None:
         if self._sock is not None:
             self._sock.close()
+
+    def is_there(self, seconds: float) -> bool:
+        """Return whether something has come within `seconds`; False when nothing was sent."""
+        if self._sock is None:
+            return False
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
 
     def receive(self) -> "dns.message.Message":
         """Return the reply, as the server's own `query` does.

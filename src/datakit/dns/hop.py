@@ -46,6 +46,7 @@ class Trace:
     records: the answer's, empty when there is none. hops: in the order asked, those included
     that found out the address of a name server. resolver: what the configured resolver says, or
     its error. agrees: whether both have the same records; None when no resolver was asked.
+    error: where the way ended before an answer, each server tried; "" when there was one.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Trace:
     records: tuple[str, ...]
     hops: tuple[Hop, ...] = field(repr=False)
     resolver: tuple[str, ...] | str | None = None
+    error: str = ""
 
     @property
     def agrees(self) -> bool | None:
@@ -65,7 +67,11 @@ class Trace:
 
     def __str__(self) -> str:
         lines = [str(hop) for hop in self.hops]
-        lines.append(f"{self.name} {self.rdtype}: {_shown(self.records) or 'no records'}")
+        lines.append(
+            f"! {self.error}"
+            if self.error
+            else f"{self.name} {self.rdtype}: {_shown(self.records) or 'no records'}"
+        )
         if self.agrees is False:
             other = self.resolver
             said = other if isinstance(other, str) else _shown(other or ()) or "no records"

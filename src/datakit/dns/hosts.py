@@ -27,8 +27,8 @@ def local_records(name: str, rdtype: str, hosts_file: Path) -> tuple[str, ...] |
         return LOOPBACK.get(rdtype, ())
     if rdtype not in LOOPBACK:
         return None
-    found = tuple(a for a in _hosts_addresses(bare, hosts_file) if literal(a) == rdtype)
-    return found or None
+    known = _hosts_addresses(bare, hosts_file)
+    return tuple(a for a in known if literal(a) == rdtype) if known else None
 
 
 def _hosts_addresses(name: str, hosts_file: Path) -> list[str]:

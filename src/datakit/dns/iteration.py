@@ -12,6 +12,7 @@ from datakit.dns.hop import Hop
 from datakit.dns.resolution import EDNS_PAYLOAD, MAX_CHAIN, Ask, parse_question, target_of
 from datakit.dns.servers import Server
 from datakit.errors import ServerFailureError
+from datakit.resilience.deadlines import deadline
 
 if TYPE_CHECKING:
     import dns.message
@@ -211,7 +212,7 @@ class Iteration:
                 raise ServerFailureError(f"{self.name}: not found after {MAX_QUERIES} queries")
             began = self.clock.monotonic()
             try:
-                reply = yield Ask(target, query, self.timeout, over_tcp)
+                reply = yield Ask(target, query, deadline.bound(self.timeout), over_tcp)
             except dns.message.Truncated:
                 continue
             except (dns.exception.DNSException, OSError, EOFError, ValueError) as exc:

@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from datakit.dns.hosts import literal
 from datakit.dns.resolver import Resolver
-from datakit.errors import ConfigError, DnsError, NameNotFoundError, NoDataError
+from datakit.errors import (
+    ConfigError,
+    DeadlineExceededError,
+    DnsError,
+    NameNotFoundError,
+    NoDataError,
+)
 
 Info = tuple[Any, Any, int, str, Any]
 _KINDS: Final = {socket.AF_INET: "A", socket.AF_INET6: "AAAA"}
@@ -40,8 +46,9 @@ def patch(resolver: Resolver) -> Iterator[None]:
         proto: int = 0,
         flags: int = 0,
     ) -> list[Info]:
-        name = host.decode("ascii") if isinstance(host, bytes | bytearray) else host
-        is_name = isinstance(name, str) and name and literal(name.partition("%")[0]) is None
+        name = host.decode("latin-1") if isinstance(host, bytes | bytearray) else host
+        is_name = isinstance(name, str) and name and not _is_numeric(name)
+        is_name = is_name and (family in _KINDS or not family)
         numeric = flags & socket.AI_NUMERICHOST
         if not is_name or numeric or getattr(_inside, "resolving", False):
             return system(host, port, family, type, proto, flags)
@@ -78,17 +85,30 @@ def _find(resolver: Resolver, name: str, family: int, flags: int) -> tuple[list[
             if not matching and not (wanted == "AAAA" and flags & socket.AI_V4MAPPED):
                 matching = list(resolver.lookup(name, wanted).records)
             ips = matching or ips
-        chain = resolver.lookup(name, literal(ips[0]) or "A").chain if ips else ()
-        return ips, chain[-1] if chain else name.rstrip(".")
+        canonical = name.rstrip(".")
+        if flags & socket.AI_CANONNAME and ips:
+            canonical = (canonical, *resolver.lookup(name, literal(ips[0]) or "A").chain)[-1]
+        return ips, canonical
     except NameNotFoundError as exc:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from exc
     except NoDataError as exc:
         raise socket.gaierror(socket.EAI_NODATA, "No address associated with hostname") from exc
     except ConfigError as exc:
         raise socket.gaierror(socket.EAI_NONAME, f"Name or service not known: {exc}") from exc
-    except DnsError as exc:
+    except (DnsError, DeadlineExceededError) as exc:
         raise socket.gaierror(
             socket.EAI_AGAIN, f"Temporary failure in name resolution: {exc}"
         ) from exc
     finally:
         _inside.resolving = False
+
+
+def _is_numeric(name: str) -> bool:
+    """Return whether `name` is an address in any form that the system takes."""
+    if literal(name.partition("%")[0]) is not None:
+        return True
+    try:
+        socket.inet_aton(name)  # "127.1"
+    except (OSError, UnicodeError):
+        return False
+    return True

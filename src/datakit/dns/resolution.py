@@ -97,8 +97,7 @@ class Trial:
 class Resolution:
     """One lookup of `name`.
 
-    until: the monotonic second at which it ends; hurried when that is the caller's deadline and
-    not the resolver's. timeout: seconds that one query may take.
+    until: the monotonic second at which it ends. timeout: seconds that one query may take.
     """
 
     name: str
@@ -107,7 +106,6 @@ class Resolution:
     timeout: float
     until: float
     clock: Clock
-    hurried: bool = False
     trials: list[Trial] = field(default_factory=list)
     answered: bool = False
 
@@ -122,7 +120,12 @@ class Resolution:
         settings = self.configuration.settings(self.clock.monotonic())
         absent: Absent | None = None
         for candidate in candidates(self.name, settings):
-            outcome = yield from self._one(candidate, settings)
+            try:
+                outcome = yield from self._one(candidate, settings)
+            except ConfigError:
+                if candidate == self.name.rstrip("."):
+                    raise
+                continue  # too long with that search domain
             if isinstance(outcome, Found):
                 return outcome
             if absent is None or isinstance(outcome.error, NoDataError):
@@ -180,6 +183,7 @@ class Resolution:
         import dns.rdatatype
 
         group = self.configuration.group_for(str(name), settings)
+        first = name.to_text(omit_final_dot=True).lower()
         while True:
             rrset = reply.get_rrset(reply.answer, name, dns.rdataclass.IN, kind)
             if rrset is not None:
@@ -190,7 +194,7 @@ class Resolution:
             ttl = min(ttl, alias.ttl)
             name = target_of(alias)
             text = name.to_text(omit_final_dot=True).lower()
-            if text in chain or text == self.name.lower().rstrip("."):
+            if text in chain or text == first:
                 raise ServerFailureError(f"{self.name}: its CNAMEs lead in a circle, to {text}")
             chain.append(text)
             if len(chain) > MAX_CHAIN:
@@ -255,7 +259,10 @@ class Resolution:
             self.answered = True
             if reply.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                 server.succeeded()
-                return reply
+                if not _is_mere_referral(reply):
+                    return reply
+                self._failed(server, "answered with a referral only", began)
+                return None
             if reply.rcode() == dns.rcode.FORMERR and query.edns >= 0:
                 query = dns.message.make_query(name, kind, use_edns=False)
                 continue
@@ -295,6 +302,16 @@ def parse_question(name: str, rdtype: str) -> "tuple[dns.name.Name, dns.rdatatyp
         return dns.name.from_text(name), kind
     except (dns.exception.DNSException, ValueError) as exc:
         raise ConfigError(f"{name!r} {rdtype!r} cannot be asked for: {exc}") from exc
+
+
+def _is_mere_referral(reply: "dns.message.Message") -> bool:
+    """Return whether `reply` only says who else may know: no answer, and no absence either."""
+    import dns.flags
+    import dns.rdatatype
+
+    kinds = {rrset.rdtype for rrset in reply.authority}
+    refers = dns.rdatatype.NS in kinds and dns.rdatatype.SOA not in kinds
+    return refers and not reply.answer and not reply.flags & dns.flags.AA
 
 
 def target_of(alias: "dns.rrset.RRset") -> "dns.name.Name":

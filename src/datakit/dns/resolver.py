@@ -8,18 +8,18 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from datakit._clock import MAX_WAIT
-from datakit.dns.addresses import Address
+from datakit.dns.addresses import RESOLUTION_DELAY, Address
 from datakit.dns.answer import Answer
 from datakit.dns.connecting import race
 from datakit.dns.early import Early
 from datakit.dns.ipv6 import has_ipv6
-from datakit.dns.resolution import Ask, Outcome, Resolution
-from datakit.dns.resolver_base import Key, ResolverBase, families
+from datakit.dns.question import Key, key_of
+from datakit.dns.resolution import Ask, Outcome
+from datakit.dns.resolver_base import ResolverBase, families
 from datakit.errors import (
     ConfigError,
     DeadlineExceededError,
     DnsError,
-    NameNotFoundError,
     NoDataError,
     ResolveTimeoutError,
     ServerFailureError,
@@ -51,7 +51,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
                 before may still be used; the message tells every server tried.
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
-        key = (name.lower(), rdtype)
+        key = key_of(name, rdtype)
         stored = self._stored(key)
         if stored is not None:
             return stored
@@ -63,9 +63,12 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
 
         Raises: as `lookup`.
         """
-        key = (name.lower(), rdtype)
+        key = key_of(name, rdtype)
+        local = self._local(key)
+        if local is not None:
+            return local
         self._counters.misses += 1
-        return self._flights.run(key, lambda: self._ask(key))
+        return self._flights.run((key, "refresh"), lambda: self._ask(key))
 
     def addresses(self, name: str, port: int) -> tuple[Address, ...]:
         """Return where `name` can be connected to, in the order to try.
@@ -76,22 +79,14 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
 
         Raises: as `lookup`.
         """
-        keys = [(name.lower(), rdtype) for rdtype in families(name, has_ipv6())]
-        if len(keys) > 1 and all(map(self._must_ask, keys)):
-            self._counters.misses += len(keys)
-            outcomes = self._pairs.run(name.lower(), lambda: self._ask_pair(*keys))
+        keys = [key_of(name, rdtype) for rdtype in families(name, has_ipv6())]
+        if len(keys) > 1 and self._must_ask(keys[1]):
+            outcomes = self._pairs.run(keys[0], lambda: self._ask_pair(*keys))
         else:
             outcomes = [_outcome(partial(self.lookup, *key)) for key in keys]
-        found = [ip for answer in outcomes if isinstance(answer, Answer) for ip in answer.records]
-        errors = [error for error in outcomes if isinstance(error, DnsError)]
-        for error in errors:
-            if isinstance(error, NameNotFoundError):
-                raise error
-        if not found and errors and isinstance(errors[-1], NoDataError):
-            found += self.lookup(name, "AAAA").records
-        elif not found and errors:
-            raise errors[-1]
-        return self._sorted(found, port)
+        if len(keys) == 1 and isinstance(outcomes[0], NoDataError):
+            outcomes.append(_outcome(partial(self.lookup, name, "AAAA")))
+        return self._sorted(self._found(outcomes), port)
 
     def connect(self, name: str, port: int, *, timeout: float = 5.0) -> socket.socket:
         """Return a blocking socket connected to `name`, whose addresses are raced 250 ms apart.
@@ -108,7 +103,11 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
             return race(addresses, name, lambda ip: self.report_failure(name, ip))
 
     def is_current(self, name: str, ip: str) -> bool:
-        """Return whether `ip` is an address of `name` now; True when that cannot be found out."""
+        """Return whether `ip` is an address of `name` now.
+
+        True when that cannot be found out, and when the name is gone: a connection that works is
+        worth more than a record.
+        """
         try:
             return ip in self.lookup(name, "AAAA" if ":" in ip else "A").records
         except DnsError:
@@ -132,30 +131,32 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         return SingleFlight()
 
     def _ask_pair(self, first: Key, second: Key) -> list[Answer | DnsError]:
-        """Return what comes of asking for both, the second query sent with the first."""
+        """Return what comes of both, the query for the second sent before that for the first.
+
+        Once the first has addresses, the second has 50 ms more.
+        """
+        self._counters.misses += 1
         later = self._begin(second)
         steps = later.steps()
         with Early(next(steps)) as early:
+            outcome = _outcome(partial(self.lookup, *first))
+            if isinstance(outcome, Answer) and not early.is_there(RESOLUTION_DELAY):
+                self._give_up_on(second)
+                return [outcome]
             return [
-                _outcome(lambda: self._ask(first)),
-                _outcome(lambda: self._conclude(second, later, partial(run, steps, early.receive))),
+                outcome,
+                _outcome(lambda: self._conclude(second, partial(run, steps, early.receive))),
             ]
 
     def _ask(self, key: Key) -> Answer:
-        try:
-            resolution = self._begin(key)
-        except DeadlineExceededError as exc:
-            error = exc
-        else:
-            return self._conclude(key, resolution, partial(run, resolution.steps()))
-        return self._failed(key, error, hurried=True)
+        return self._conclude(key, lambda: run(self._begin(key).steps()))
 
-    def _conclude(self, key: Key, resolution: Resolution, work: Callable[[], Outcome]) -> Answer:
+    def _conclude(self, key: Key, work: Callable[[], Outcome]) -> Answer:
         try:
             return self._ended(key, work())
         except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
             error = exc
-        return self._failed(key, error, resolution.hurried)
+        return self._failed(key, error)
 
 
 def _outcome(lookup: Callable[[], Answer]) -> Answer | DnsError:

@@ -8,17 +8,17 @@ from contextvars import Context
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from datakit.dns.addresses import Address
+from datakit.dns.addresses import RESOLUTION_DELAY, Address
 from datakit.dns.answer import Answer
 from datakit.dns.connecting_async import race
 from datakit.dns.ipv6 import has_ipv6
+from datakit.dns.question import Key, key_of
 from datakit.dns.resolution import Ask
-from datakit.dns.resolver_base import Key, ResolverBase, families
+from datakit.dns.resolver_base import ResolverBase, families
 from datakit.errors import (
     ConfigError,
     DeadlineExceededError,
     DnsError,
-    NameNotFoundError,
     NoDataError,
     ResolveTimeoutError,
     ServerFailureError,
@@ -55,7 +55,7 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
                 before may still be used; the message tells every server tried.
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
-        key = (name.lower(), rdtype)
+        key = key_of(name, rdtype)
         stored = self._stored(key)
         if stored is not None:
             return stored
@@ -67,9 +67,12 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
 
         Raises: as `lookup`.
         """
-        key = (name.lower(), rdtype)
+        key = key_of(name, rdtype)
+        local = self._local(key)
+        if local is not None:
+            return local
         self._counters.misses += 1
-        return await self._flights.run(key, lambda: self._ask(key))
+        return await self._flights.run((key, "refresh"), lambda: self._ask(key))
 
     async def addresses(self, name: str, port: int) -> tuple[Address, ...]:
         """Return where `name` can be connected to, in the order to try.
@@ -80,20 +83,14 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
 
         Raises: as `lookup`.
         """
-        answers = await asyncio.gather(
-            *(self.lookup(name, rdtype) for rdtype in families(name, has_ipv6())),
-            return_exceptions=True,
-        )
-        found = [ip for a in answers if isinstance(a, Answer) for ip in a.records]
-        errors = [error for error in answers if isinstance(error, BaseException)]
-        for error in errors:
-            if isinstance(error, NameNotFoundError) or not isinstance(error, DnsError):
-                raise error
-        if not found and errors and isinstance(errors[-1], NoDataError):
-            found += (await self.lookup(name, "AAAA")).records
-        elif not found and errors:
-            raise errors[-1]
-        return self._sorted(found, port)
+        keys = [key_of(name, rdtype) for rdtype in families(name, has_ipv6())]
+        if len(keys) > 1 and self._must_ask(keys[1]):
+            outcomes = await self._ask_pair(*keys)
+        else:
+            outcomes = [await self._outcome(key) for key in keys]
+        if len(keys) == 1 and isinstance(outcomes[0], NoDataError):
+            outcomes.append(await self._outcome(key_of(name, "AAAA")))
+        return self._sorted(self._found(outcomes), port)
 
     async def connect(
         self,
@@ -116,7 +113,11 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
             return await race(addresses, name, lambda ip: self.report_failure(name, ip))
 
     async def is_current(self, name: str, ip: str) -> bool:
-        """Return whether `ip` is an address of `name` now; True when that cannot be found out."""
+        """Return whether `ip` is an address of `name` now.
+
+        True when that cannot be found out, and when the name is gone: a connection that works is
+        worth more than a record.
+        """
         try:
             return ip in (await self.lookup(name, "AAAA" if ":" in ip else "A")).records
         except DnsError:
@@ -138,15 +139,35 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
     async def _ask_unless_known(self, key: Key) -> Answer:
         return self._stored_meanwhile(key) or await self._ask(key)
 
-    async def _ask(self, key: Key) -> Answer:
-        hurried = False
+    async def _ask_pair(self, first: Key, second: Key) -> list[Answer | DnsError]:
+        """Return what comes of both, asked for at once.
+
+        Once the first has addresses, the second has 50 ms more.
+        """
+        later = asyncio.create_task(self._outcome(second))
         try:
-            resolution = self._begin(key)
-            hurried = resolution.hurried
-            return self._ended(key, await run(resolution.steps()))
+            outcome = await self._outcome(first)
+            limit = RESOLUTION_DELAY if isinstance(outcome, Answer) else None
+            await asyncio.wait([later], timeout=limit)
+            if later.done():
+                return [outcome, later.result()]
+            self._give_up_on(second)
+            return [outcome]
+        finally:
+            later.cancel()
+
+    async def _outcome(self, key: Key) -> Answer | DnsError:
+        try:
+            return await self.lookup(*key)
+        except DnsError as exc:
+            return exc
+
+    async def _ask(self, key: Key) -> Answer:
+        try:
+            return self._ended(key, await run(self._begin(key).steps()))
         except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
             error = exc
-        return self._failed(key, error, hurried)
+        return self._failed(key, error)
 
 
 async def run(steps: "Generator[Ask, dns.message.Message, T]") -> T:

@@ -1,5 +1,6 @@
 """What `Resolver` and `AsyncResolver` share: the cache and every decision, no I/O."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,13 +30,15 @@ from datakit.dns.answer import (
 from datakit.dns.config import Configuration
 from datakit.dns.counters import Counters, ResolverStats
 from datakit.dns.hosts import literal, local_records
+from datakit.dns.question import Key, key_of
 from datakit.dns.resolution import Absent, Found, Outcome, Resolution
-from datakit.dns.watchers import Change, Watchers
+from datakit.dns.watchers import TYPES, Change, Watchers
 from datakit.errors import (
     ConfigError,
     DeadlineExceededError,
     DnsError,
     NoDataError,
+    ResolveTimeoutError,
     ServerFailureError,
 )
 from datakit.resilience import checks
@@ -54,7 +57,11 @@ MAX_UNHEALTHY = 1_000
 F = TypeVar("F")
 """The kind of single flight that a twin uses."""
 
-Key = tuple[str, str]
+ADDRESSING = frozenset({"A", "AAAA", "HTTPS", "SVCB"})
+"""Types whose records hold addresses."""
+
+_HINTS = re.compile(r'ipv[46]hint="([^"]+)"')
+
 Network = IPv4Network | IPv6Network
 
 
@@ -143,8 +150,8 @@ class ResolverBase(ABC, Generic[F]):
         """
         now = self._clock.monotonic()
         self._unhealthy[ip] = now + UNHEALTHY_FOR
-        entry = self._cache.get((name.lower(), _kind(ip)))
-        if entry is not None:
+        entry = self._cache.get(key_of(name, _kind(ip)))
+        if entry is not None and isinstance(entry.outcome, Answer):
             entry.suspect = True
             entry.retry_at = min(entry.retry_at, now + SUSPECT_RECHECK)
 
@@ -168,7 +175,13 @@ class ResolverBase(ABC, Generic[F]):
         """
         if every is not None:
             checks.seconds("watch", "every", every, above_zero=True)
-        unwatch = self._watchers.add(name.lower(), callback)
+        keys = [key_of(name, rdtype) for rdtype in TYPES]
+        known = {
+            key: frozenset(entry.outcome.records)
+            for key in keys
+            if (entry := self._cache.get(key)) and isinstance(entry.outcome, Answer)
+        }
+        unwatch = self._watchers.add(keys[0][0], callback, known)
         if every is None:
             return unwatch
         stop = self._look_up_every(name, every)
@@ -195,13 +208,16 @@ class ResolverBase(ABC, Generic[F]):
         now = self._clock.monotonic()
         freshness = decide(entry, now, self._clock.wall())
         if freshness is Freshness.FRESH:
-            if now >= entry.prefetch_at and not entry.prefetching:
-                entry.prefetching = True  # this caller asks; the others need not
+            if now >= entry.prefetch_at and now >= entry.asking_until:
+                entry.asking_until = now + self._deadline  # this caller asks; the others need not
                 return None
             self._counters.hits += 1
             return _use(entry.outcome)
-        if freshness is Freshness.STALE and now < entry.retry_at:
-            return self._stale(key, entry)
+        if freshness is Freshness.STALE:
+            failed_before = entry.retry_at > 0
+            if now < entry.retry_at or (failed_before and now < entry.asking_until):
+                return self._stale(key, entry)
+            entry.asking_until = now + self._deadline
         return self._local(key)
 
     def _must_ask(self, key: Key) -> bool:
@@ -220,9 +236,10 @@ class ResolverBase(ABC, Generic[F]):
             DnsError: it found an absence.
         """
         entry = self._cache.get(key)
-        if entry is None or entry.prefetching:
+        now = self._clock.monotonic()
+        if entry is None or now < entry.asking_until:
             return None
-        fresh = decide(entry, self._clock.monotonic(), self._clock.wall()) is Freshness.FRESH
+        fresh = decide(entry, now, self._clock.wall()) is Freshness.FRESH
         return _use(entry.outcome) if fresh else None
 
     def _local(self, key: Key) -> Answer | None:
@@ -232,7 +249,9 @@ class ResolverBase(ABC, Generic[F]):
         self._counters.hits += 1
         if not records:
             raise NoDataError(f"{key[0]} has no {key[1]} record")
-        return self._keep(key, Found(records, (), HOSTS_TTL, ""), "hosts")
+        found = self._allowed_part(key, Found(records, (), HOSTS_TTL, "the hosts file"))
+        self._watchers.found(key, frozenset(found.records))
+        return self._keep(key, replace(found, server=""), "hosts")
 
     def _begin(self, key: Key) -> Resolution:
         """Return the lookup of `key` to carry out.
@@ -241,8 +260,12 @@ class ResolverBase(ABC, Generic[F]):
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
         self._counters.asked += 1
-        has_stale = self._usable(key, self._clock.monotonic()) is not None
-        own = min(self._deadline, CLIENT_RESPONSE) if has_stale else self._deadline
+        own = self._deadline
+        if self._usable(key, self._clock.monotonic()) is not None:
+            left = enclosing.remaining()
+            own = min(
+                own, CLIENT_RESPONSE, own if left is None else left / 2
+            )  # some is for its use
         return Resolution(
             name=key[0],
             rdtype=key[1],
@@ -250,7 +273,6 @@ class ResolverBase(ABC, Generic[F]):
             timeout=self._timeout,
             until=self._clock.monotonic() + enclosing.bound(own),
             clock=self._clock,
-            hurried=(enclosing.remaining() or own) < own,
         )
 
     def _ended(self, key: Key, outcome: Outcome) -> Answer:
@@ -264,8 +286,7 @@ class ResolverBase(ABC, Generic[F]):
             self._insert(key, error, self._rules.negative(outcome.ttl))
             self._watchers.found(key, frozenset())
             raise _again(error)
-        if self._allowed is not None and key[1] in ("A", "AAAA"):
-            outcome = self._allowed_part(key, outcome)
+        outcome = self._allowed_part(key, outcome)
         kept = replace(outcome, ttl=self._rules.positive(outcome.ttl))
         answer = self._keep(key, kept, "network")
         self._watchers.found(key, frozenset(answer.records))
@@ -273,8 +294,20 @@ class ResolverBase(ABC, Generic[F]):
         return answer
 
     def _allowed_part(self, key: Key, found: Found) -> Found:
-        allowed = self._allowed or ()
-        kept = tuple(ip for ip in found.records if any(_within(ip, network) for network in allowed))
+        """Return `found` without the records that lead outside `allowed_networks`.
+
+        Raises:
+            ServerFailureError: nothing is left.
+        """
+        allowed = self._allowed
+        if allowed is None or key[1] not in ADDRESSING:
+            return found
+
+        def is_within(record: str) -> bool:
+            ips = [record] if key[1] in TYPES else _hints(record)
+            return all(any(ip_address(ip) in network for network in allowed) for ip in ips)
+
+        kept = tuple(record for record in found.records if is_within(record))
         if not kept:
             raise ServerFailureError(
                 f"{key[0]}: {found.server} gave only addresses outside allowed_networks: "
@@ -317,22 +350,23 @@ class ResolverBase(ABC, Generic[F]):
         known = entry is not None and isinstance(entry.outcome, Answer)
         return entry if known and entry is not None and now < entry.stale_until else None
 
-    def _failed(self, key: Key, error: DnsError | DeadlineExceededError, hurried: bool) -> Answer:
+    def _failed(self, key: Key, error: DnsError | DeadlineExceededError) -> Answer:
         """Return the last known answer, when there is one that may still be used.
-
-        hurried: the caller's own deadline left too little time, which says nothing of the servers.
 
         Raises:
             DnsError: `error`, when there is none.
-            DeadlineExceededError: there is none, and the caller was in a hurry.
+            DeadlineExceededError: there is none, and the caller's own deadline is over, which
+                says nothing of the servers.
         """
         now = self._clock.monotonic()
+        hurried = enclosing.remaining() == 0
         entry = self._usable(key, now)
         if entry is not None:
             if decide(entry, now, self._clock.wall()) is Freshness.FRESH:
                 return _use(entry.outcome)
-            if not hurried:
-                entry.retry_at = now + (SUSPECT_RECHECK if entry.suspect else FAILURE_RECHECK)
+            soon = hurried or entry.suspect
+            entry.retry_at = now + (SUSPECT_RECHECK if soon else FAILURE_RECHECK)
+            entry.asking_until = 0.0
             return self._stale(key, entry)
         self._counters.failures += 1
         if isinstance(error, DeadlineExceededError):
@@ -351,6 +385,25 @@ class ResolverBase(ABC, Generic[F]):
         events.emit(events.StaleServed, *key)
         return replace(answer, source="stale")
 
+    @staticmethod
+    def _found(outcomes: Sequence[Answer | DnsError]) -> list[str]:
+        """Return the addresses of both families; one that has some is enough.
+
+        Raises:
+            DnsError: neither has; one that is absent says less than one that failed.
+        """
+        found = [ip for answer in outcomes if isinstance(answer, Answer) for ip in answer.records]
+        if found:
+            return found
+        errors = [error for error in outcomes if isinstance(error, DnsError)]
+        raise min(errors, key=lambda error: isinstance(error, NoDataError))
+
+    def _give_up_on(self, key: Key) -> None:
+        """Leave a family alone for a second whose answer did not come with the other's."""
+        if self._must_ask(key):
+            error = ResolveTimeoutError(f"no DNS server answered for {key[0]} {key[1]} in time")
+            self._insert(key, error, FAILURE_HOLD)
+
     def _sorted(self, ips: Iterable[str], port: int) -> tuple[Address, ...]:
         now = self._clock.monotonic()
         unhealthy = self._unhealthy
@@ -368,7 +421,7 @@ def families(name: str, has_ipv6: bool) -> tuple[str, ...]:
     version = literal(name)
     if version is not None:
         return (version,)
-    return ("AAAA", "A") if has_ipv6 else ("A",)
+    return ("A", "AAAA") if has_ipv6 else ("A",)
 
 
 def _networks(owner: str, texts: Sequence[str] | None) -> tuple[Network, ...] | None:
@@ -378,8 +431,9 @@ def _networks(owner: str, texts: Sequence[str] | None) -> tuple[Network, ...] | 
         raise ConfigError(f"{owner}(allowed_networks={texts!r}): {exc}") from None
 
 
-def _within(ip: str, network: Network) -> bool:
-    return ip_address(ip) in network
+def _hints(record: str) -> list[str]:
+    """Return the addresses that an HTTPS or SVCB record hints at."""
+    return [ip for hints in _HINTS.findall(record) for ip in hints.split(",")]
 
 
 def _kind(ip: str) -> str:

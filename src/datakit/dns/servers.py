@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-from datakit._extras import require
-from datakit.errors import ConfigError
+from datakit.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     import dns.nameserver
@@ -50,7 +50,7 @@ class Server:
     def failed(self, now: float, *, silent: bool) -> None:
         """Take note of a failure at the monotonic second `now`; one that is silent is set aside."""
         self.failures += 1
-        if silent:
+        if silent and now >= self.aside_until:  # once for all who found it out at the same time
             self._aside = min(self._aside * 2 or ASIDE_FIRST, ASIDE_MOST)
             self.aside_until = now + self._aside
 
@@ -60,10 +60,11 @@ class Server:
         import dns.nameserver
 
         if self.kind == "https":
-            require("httpx", extra="doh", purpose=f"DNS over HTTPS ({self.address})")
             return dns.nameserver.DoHNameserver(self.address)
         if self.kind == "tls":
-            return dns.nameserver.DoTNameserver(self.address, self.port, hostname=self.name)
+            return dns.nameserver.DoTNameserver(
+                self.address, self.port, hostname=self.name or self.address
+            )
         return dns.nameserver.Do53Nameserver(self.address, self.port)
 
 
@@ -87,10 +88,13 @@ def parse_server(text: str) -> Server:
 
     Raises:
         ConfigError: it names none.
+        MissingExtraError: DNS over HTTPS needs a package that is not installed.
     """
     if not isinstance(text, str):
         raise ConfigError(f"DNS server {text!r}: expected text such as '10.0.0.2:53'")
     if text.startswith("https://"):
+        if find_spec("httpx") is None:
+            raise MissingExtraError(f"{text} needs httpx: pip install 'datakit[doh]'", name="httpx")
         return Server(text, 443, "https")
     match = _FORM.fullmatch(text)
     address = (match["v6"] or match["v4"] or match["bare"]) if match else ""

@@ -10,7 +10,7 @@ from datakit.dns.resolver import Resolver
 from datakit.dns.resolver import run as run_sync
 from datakit.dns.resolver_async import AsyncResolver
 from datakit.dns.resolver_async import run as run_async
-from datakit.errors import ConfigError, DnsError, NameNotFoundError, NoDataError
+from datakit.errors import ConfigError, DnsError, NameNotFoundError, NoDataError, ServerFailureError
 from datakit.resilience import checks
 
 Roots = Mapping[str, Sequence[str]]
@@ -28,7 +28,8 @@ def trace(
     """Return how `name` is found from the root, and what the configured resolver says.
 
     Only authoritative servers are asked: the root's, then those that each referral names, with
-    the addresses that came with it or, where none did, found in the same way.
+    the addresses that came with it or, where none did, found in the same way. Where the way ends
+    before an answer, `error` says so and the hops so far are there.
 
     resolver: the one to compare with; None for one that asks the servers of resolv.conf.
     roots: addresses by name of the root servers, instead of the Internet's. port: of all
@@ -36,10 +37,15 @@ def trace(
 
     Raises:
         ConfigError: an argument is of no use; there can be no such name or type.
-        ServerFailureError: the way ends before an answer; the message tells each server tried.
+        DeadlineExceededError: nothing is left of the enclosing `deadline`.
     """
     iteration = _begin(name, rdtype, roots, port, timeout)
-    records = run_sync(iteration.steps())
+    records: tuple[str, ...] = ()
+    error = ""
+    try:
+        records = run_sync(iteration.steps())
+    except ServerFailureError as exc:
+        error = str(exc)
     said: tuple[str, ...] | str
     try:
         said = (resolver or Resolver()).refresh(name, rdtype).records
@@ -47,7 +53,7 @@ def trace(
         said = ()
     except (DnsError, ConfigError) as exc:
         said = str(exc)
-    return Trace(name, rdtype, records, tuple(iteration.hops), said)
+    return Trace(name, rdtype, records, tuple(iteration.hops), said, error)
 
 
 async def trace_async(
@@ -61,7 +67,12 @@ async def trace_async(
 ) -> Trace:
     """Return how `name` is found from the root; otherwise as `trace`."""
     iteration = _begin(name, rdtype, roots, port, timeout)
-    records = await run_async(iteration.steps())
+    records: tuple[str, ...] = ()
+    error = ""
+    try:
+        records = await run_async(iteration.steps())
+    except ServerFailureError as exc:
+        error = str(exc)
     said: tuple[str, ...] | str
     try:
         said = (await (resolver or AsyncResolver()).refresh(name, rdtype)).records
@@ -69,7 +80,7 @@ async def trace_async(
         said = ()
     except (DnsError, ConfigError) as exc:
         said = str(exc)
-    return Trace(name, rdtype, records, tuple(iteration.hops), said)
+    return Trace(name, rdtype, records, tuple(iteration.hops), said, error)
 
 
 def _begin(name: str, rdtype: str, roots: Roots | None, port: int, timeout: float) -> Iteration:

@@ -6,6 +6,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from datakit import events
+from datakit.resilience import checks
+from datakit.resilience.forks import renew_after_fork
 
 TYPES = ("A", "AAAA")
 
@@ -23,20 +25,41 @@ class Watchers:
     """Callbacks by name, and the last set that each name had."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self.start_anew()
+        renew_after_fork(self)
         self._callbacks: dict[str, tuple[Callable[[Change], object], ...]] = {}
         self._last: dict[tuple[str, str], frozenset[str]] = {}
 
-    def add(self, name: str, callback: Callable[[Change], object]) -> Callable[[], None]:
-        """Call `callback` for the changes of `name`; return what ends that."""
+    def start_anew(self) -> None:
+        """Take a lock that no thread of a forked child's parent holds; the watchers stay."""
+        self._lock = Lock()
+
+    def add(
+        self,
+        name: str,
+        callback: Callable[[Change], object],
+        known: dict[tuple[str, str], frozenset[str]],
+    ) -> Callable[[], None]:
+        """Call `callback` for the changes of `name`; return what ends that.
+
+        known: the sets that the name has now, where that is known.
+
+        Raises:
+            ConfigError: `callback` is no function.
+        """
+        checks.function("watch", "callback", callback)
         with self._lock:
             self._callbacks[name] = (*self._callbacks.get(name, ()), callback)
+            self._last = {**known, **self._last}
+        watching = [True]
 
         def end() -> None:
             with self._lock:
+                if not watching:
+                    return
+                watching.clear()
                 rest = list(self._callbacks.get(name, ()))
-                if callback in rest:
-                    rest.remove(callback)
+                rest.remove(callback)
                 self._callbacks[name] = tuple(rest)
                 if not rest:
                     del self._callbacks[name]

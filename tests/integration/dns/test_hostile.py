@@ -27,6 +27,13 @@ NAME = "db.shop.internal"
 both = pytest.mark.parametrize("kind", ["sync", "async"])
 
 
+class ShiftedClock(FakeClock):
+    """Real time, plus what the test adds: a query's timeout passes by itself."""
+
+    def monotonic(self) -> float:
+        return super().monotonic() + time.monotonic()
+
+
 class Twin:
     """A resolver of either kind on a fake clock, driven from async tests."""
 
@@ -178,6 +185,93 @@ async def test_a_caller_in_a_hurry_harms_nobody_else(kind: str, dns_server: DnsS
 
 
 @both
+@pytest.mark.parametrize("failure", ["servfail", "silent"])
+async def test_a_deadline_that_is_not_over_hides_no_failure_and_no_hold(
+    kind: str, failure: str, dns_server: DnsServer
+) -> None:
+    dns_server.fail(failure)  # type: ignore[arg-type]
+    twin = Twin(kind, [dns_server.endpoint], clock=ShiftedClock())
+    with deadline(4.0):
+        for _ in range(5):
+            with pytest.raises((ServerFailureError, ResolveTimeoutError)):
+                await twin.lookup()
+    assert dns_server.queries_for(NAME) == 2
+
+
+@both
+async def test_a_stale_answer_leaves_half_of_the_time_for_using_it(
+    kind: str, dns_server: DnsServer
+) -> None:
+    dns_server.set(NAME, "A", ["192.0.2.1"], ttl=1)
+    twin = Twin(kind, [dns_server.endpoint], clock=ShiftedClock(), timeout=2.0, deadline=5.0)
+    await twin.lookup()
+    twin.resolver._clock.advance(1.0)  # type: ignore[attr-defined]
+    dns_server.fail("silent")
+    with deadline(1.0):
+        assert (await twin.lookup()).source == "stale"
+        left = deadline.remaining()
+        assert left is not None
+        assert left > 0.2
+        dns_server.clear_queries()
+        assert (await twin.lookup()).source == "stale"
+    assert dns_server.queries == []
+
+
+@both
+async def test_a_family_whose_answers_are_lost_holds_nobody_up(
+    kind: str, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IPv4 only, and the queries for AAAA vanish; then all servers do."""
+    for module in ("datakit.dns.resolver", "datakit.dns.resolver_async"):
+        monkeypatch.setattr(f"{module}.has_ipv6", lambda: True)
+    dns_server.set(NAME, "A", ["192.0.2.1"], ttl=1)
+    dns_server.set_negative_ttl(1)
+    make = Resolver if kind == "sync" else AsyncResolver
+    resolver = make([dns_server.endpoint])
+
+    async def addresses() -> list[str]:
+        found = resolver.addresses(NAME, 1)
+        return [a.ip for a in (await found if asyncio.iscoroutine(found) else found)]
+
+    assert await addresses() == ["192.0.2.1"]
+    await asyncio.sleep(1.1)
+    dns_server.fail("silent")
+    began = time.monotonic()
+    for _ in range(3):
+        assert await addresses() == ["192.0.2.1"]
+    assert time.monotonic() - began < 4.0  # one probe of 1.8 s
+
+
+@both
+async def test_what_is_allowed_holds_for_every_way_to_ask(kind: str, dns_server: DnsServer) -> None:
+    twin = Twin(kind, [dns_server.endpoint], allowed_networks=["10.0.0.0/8"])
+    dns_server.set("evil.internal", "A", ["127.0.0.1"])
+    dns_server.set("svc.internal", "HTTPS", ["1 . ipv4hint=127.0.0.1"])
+    for name, rdtype in (
+        ("evil.internal", "a"), ("evil.internal", "TYPE1"), ("127.0.0.1", "A"),
+        ("localhost", "A"), ("svc.internal", "HTTPS"),
+    ):  # fmt: skip
+        with pytest.raises(ServerFailureError, match="outside allowed_networks"):
+            await twin.lookup(name, rdtype)
+
+
+@both
+async def test_a_watcher_of_a_name_that_is_known_hears_its_first_move(
+    kind: str, dns_server: DnsServer
+) -> None:
+    dns_server.set(NAME, "A", ["192.0.2.1"], ttl=10)
+    twin, changes = Twin(kind, [dns_server.endpoint]), list[Change]()
+    await twin.lookup()
+    twin.resolver.watch(f"{NAME}.", changes.append)
+    dns_server.set(NAME, "A", ["192.0.2.2"], ttl=10)
+    twin.clock.advance(10)
+    await twin.lookup()
+    assert [change.after for change in changes] == [frozenset({"192.0.2.2"})]
+    with pytest.raises(ConfigError, match="callback"):
+        twin.resolver.watch(NAME, twin.lookup)  # type: ignore[arg-type]
+
+
+@both
 async def test_a_popular_name_is_asked_again_before_its_ttl_ends_by_one_caller(
     kind: str, dns_server: DnsServer
 ) -> None:
@@ -291,13 +385,6 @@ async def test_stats_count_what_happened(kind: str, dns_server: DnsServer) -> No
     assert (stats.hits, stats.misses, stats.stale, stats.failures) == (2, 3, 1, 1)
     server = stats.servers[dns_server.endpoint]
     assert (stats.queries, server.queries, server.failures) == (5, 5, 4)
-
-
-class ShiftedClock(FakeClock):
-    """Real time, plus what the test adds: a query's timeout passes by itself."""
-
-    def monotonic(self) -> float:
-        return super().monotonic() + time.monotonic()
 
 
 def test_with_all_servers_dead_stale_answers_come_quickly_and_one_probe_is_in_flight() -> None:
