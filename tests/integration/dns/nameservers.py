@@ -180,7 +180,8 @@ class Nameservers:
             f'  tls-service-pem: {self.certificate}\n  directory: "{own}"\n  chroot: ""\n'
             f'  username: ""\n  pidfile: ""\n  use-syslog: no\n  do-ip6: no\n  ede: yes\n'
             f'  do-not-query-localhost: no\n  module-config: "iterator"\n  num-threads: 1\n'
-            f"  minimal-responses: yes\n  outgoing-range: 64\nremote-control:\n"
+            f"  minimal-responses: yes\n  outgoing-range: 64\n"
+            f"  incoming-num-tcp: 200\n  tcp-idle-timeout: 2000\nremote-control:\n"
             f"  control-enable: no\n{stubs}"
         )
         argv: list[str | Path] = [_program("unbound"), "-d", "-p", "-c", own / "unbound.conf"]
