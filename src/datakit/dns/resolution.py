@@ -253,7 +253,7 @@ class Resolution:
             except dns.exception.Timeout:
                 self._failed(server, "did not answer", began, timeout >= LEAST_TIMEOUT)
                 return None
-            except (dns.exception.DNSException, OSError, EOFError, ValueError) as exc:
+            except Exception as exc:  # noqa: BLE001 - an HTTP client has errors of its own
                 self._failed(server, f"failed: {exc or type(exc).__name__}", began, True)
                 return None
             self.answered = True

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -93,8 +92,10 @@ def parse_server(text: str) -> Server:
     if not isinstance(text, str):
         raise ConfigError(f"DNS server {text!r}: expected text such as '10.0.0.2:53'")
     if text.startswith("https://"):
-        if find_spec("httpx") is None:
-            raise MissingExtraError(f"{text} needs httpx: pip install 'datakit[doh]'", name="httpx")
+        import dns.query
+
+        if not dns.query.have_doh:
+            raise MissingExtraError(f"{text} needs an HTTP client: pip install 'datakit[doh]'")
         return Server(text, 443, "https")
     match = _FORM.fullmatch(text)
     address = (match["v6"] or match["v4"] or match["bare"]) if match else ""

@@ -99,6 +99,8 @@ class Nameservers:
         self.port = 0
         self.tls_port = 0
         """Where unbound speaks TLS."""
+        self.https_port = 0
+        """Where unbound speaks HTTPS."""
         self._run = RunDirectory()
         self.servers: dict[str, ServerProcess] = {}
 
@@ -125,7 +127,7 @@ class Nameservers:
 
     def _launch(self, port: int) -> None:
         self.port = port
-        self.tls_port = free_port([CACHE])
+        self.tls_port, self.https_port = free_port([CACHE]), free_port([CACHE])
         path = self._run.path
         for zone, text in ZONES.items():
             (path / f"{zone}zone").write_text(f"$ORIGIN {zone}\n{text}")
@@ -176,6 +178,7 @@ class Nameservers:
         )
         (own / "unbound.conf").write_text(
             f"server:\n  interface: {CACHE}@{self.port}\n  interface: {CACHE}@{self.tls_port}\n"
+            f"  interface: {CACHE}@{self.https_port}\n  https-port: {self.https_port}\n"
             f"  tls-port: {self.tls_port}\n  tls-service-key: {key}\n"
             f'  tls-service-pem: {self.certificate}\n  directory: "{own}"\n  chroot: ""\n'
             f'  username: ""\n  pidfile: ""\n  use-syslog: no\n  do-ip6: no\n  ede: yes\n'

@@ -128,6 +128,19 @@ async def test_dns_over_tls_is_spoken_to_a_verified_server(
 
 
 @both
+async def test_dns_over_https_is_spoken_to_a_verified_server(
+    kind: str, nameservers: Nameservers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = f"https://{CACHE}:{nameservers.https_port}/dns-query"
+    with pytest.raises(DnsError, match=r"(?i)certificate"):  # nobody trusts it
+        await lookup(kind, [server], "www.example.shop", "A")
+    monkeypatch.setenv("SSL_CERT_FILE", str(nameservers.certificate))
+    answer = await lookup(kind, [server], "www.example.shop", "A")
+    assert set(answer.records) == {"192.0.2.10", "192.0.2.11"}
+    assert answer.server == server
+
+
+@both
 async def test_a_tls_server_that_cannot_prove_its_name_is_not_asked(
     kind: str, nameservers: Nameservers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
