@@ -371,6 +371,17 @@ async def test_a_watcher_that_asks_for_it_hears_without_anybodys_lookup(
 
 
 @both
+async def test_refresh_asks_no_server_for_what_no_server_knows(
+    kind: str, dns_server: DnsServer
+) -> None:
+    twin = Twin(kind, [dns_server.endpoint])
+    for name in ("localhost", "192.0.2.1"):
+        found = twin.resolver.refresh(name)
+        assert (await found if asyncio.iscoroutine(found) else found).records
+    assert dns_server.queries == []
+
+
+@both
 async def test_stats_count_what_happened(kind: str, dns_server: DnsServer) -> None:
     dns_server.set(NAME, "A", ["192.0.2.1"], ttl=10)
     twin = Twin(kind, [dns_server.endpoint])

@@ -9,10 +9,16 @@ import dns.rdatatype
 import pytest
 from tests.integration.dns.nameservers import CACHE, LEAF, ROOT, SHOP, Nameservers
 
-from datakit import AsyncResolver, Resolver
+from datakit import AsyncResolver, Resolver, deadline
 from datakit.dns import Answer, trace, trace_async
 from datakit.dns.hop import Trace
-from datakit.errors import DnsError, NameNotFoundError, NoDataError, ServerFailureError
+from datakit.errors import (
+    DeadlineExceededError,
+    DnsError,
+    NameNotFoundError,
+    NoDataError,
+    ServerFailureError,
+)
 
 both = pytest.mark.parametrize("kind", ["sync", "async"])
 
@@ -243,3 +249,29 @@ def test_the_shipped_root_hints_are_the_thirteen_roots() -> None:
         assert sorted(families) == [socket.AF_INET, socket.AF_INET6]
         for family, ip in zip(families, addresses, strict=True):
             socket.inet_pton(family, ip)
+
+
+@both
+async def test_a_server_that_only_refers_is_passed_over(
+    kind: str, nameservers: Nameservers
+) -> None:
+    servers = [nameservers.at(ROOT), nameservers.at(CACHE)]
+    answer = await lookup(kind, servers, "www.example.shop", "A")
+    assert answer.server == nameservers.at(CACHE)
+    with pytest.raises(ServerFailureError, match="referral only"):
+        await lookup(kind, servers[:1], "www.example.shop", "A")
+
+
+@both
+async def test_a_search_domain_that_makes_a_name_too_long_is_skipped(
+    kind: str, nameservers: Nameservers
+) -> None:
+    search = [".".join(["x" * 60] * 4), "example.shop"]
+    answer = await lookup(kind, [nameservers.at(CACHE)], "text", "TXT", search=search)
+    assert answer.records
+
+
+def test_a_trace_ends_with_the_deadline(nameservers: Nameservers) -> None:
+    silent = {f"ns{n}.": [f"127.0.53.{n}"] for n in range(90, 99)}
+    with deadline(0.3), pytest.raises(DeadlineExceededError):
+        trace("www.example.shop", roots=silent, port=nameservers.port)
