@@ -1,6 +1,7 @@
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -72,13 +73,21 @@ def test_commit_waits_for_the_synchronous_standby(cluster: PostgresCluster) -> N
         assert waiting.pgconn.get_result() is None
 
 
+def states(node: PostgresNode) -> set[str]:
+    """Return the states of the server's processes, as /proc has them."""
+    found = set()
+    for pid in tree(node):
+        with suppress(OSError):  # it ended meanwhile
+            found.add(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+    return found
+
+
 def test_stopped_primary_is_alive_and_silent(cluster: PostgresCluster) -> None:
     """A stopped process keeps its port but answers nobody, until it goes on."""
     node = cluster.primary
     node.stop_process()
     assert node.alive
-    states = {Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()[0] for p in tree(node)}
-    assert states - {"Z"} == {"T"}  # a child that has just ended waits for its stopped parent
+    wait_for(lambda: states(node) - {"Z"} == {"T"})  # the signals arrive; an ended child stays
     node.resume_process()
     assert rows(node, "select 1") == [(1,)]
     node.stop_process()
