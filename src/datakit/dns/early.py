@@ -41,9 +41,10 @@ class Early:
             self._sock.close()
 
     def is_there(self, seconds: float) -> bool:
-        """Return whether something has come within `seconds`; False when nothing was sent."""
+        """Return whether it makes sense to receive: something has come within `seconds`, or
+        nothing could be sent early, so that only `receive` asks."""
         if self._sock is None:
-            return False
+            return True
         with selectors.DefaultSelector() as selector:
             selector.register(self._sock, selectors.EVENT_READ)
             return bool(selector.select(seconds))

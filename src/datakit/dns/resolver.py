@@ -141,8 +141,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         with Early(next(steps)) as early:
             outcome = _outcome(partial(self.lookup, *first))
             if isinstance(outcome, Answer) and not early.is_there(RESOLUTION_DELAY):
-                self._give_up_on(second)
-                return [outcome]
+                return [outcome, *self._give_up_on(second)]
             return [
                 outcome,
                 _outcome(lambda: self._conclude(second, partial(run, steps, early.receive))),

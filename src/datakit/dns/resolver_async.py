@@ -151,8 +151,7 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
             await asyncio.wait([later], timeout=limit)
             if later.done():
                 return [outcome, later.result()]
-            self._give_up_on(second)
-            return [outcome]
+            return [outcome, *self._give_up_on(second)]
         finally:
             later.cancel()
 

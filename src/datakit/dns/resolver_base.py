@@ -263,9 +263,8 @@ class ResolverBase(ABC, Generic[F]):
         own = self._deadline
         if self._usable(key, self._clock.monotonic()) is not None:
             left = enclosing.remaining()
-            own = min(
-                own, CLIENT_RESPONSE, own if left is None else left / 2
-            )  # some is for its use
+            half = own if left is None else left / 2  # the rest is for using the answer
+            own = min(own, CLIENT_RESPONSE, half)
         return Resolution(
             name=key[0],
             rdtype=key[1],
@@ -331,7 +330,7 @@ class ResolverBase(ABC, Generic[F]):
             self._cache.pop(key, None)
             return
         now = self._clock.monotonic()
-        positive = isinstance(outcome, Answer)
+        is_answer = isinstance(outcome, Answer)
         asked = isinstance(outcome, Answer) and outcome.source != "hosts"
         ahead = asked and self._prefetch and ttl >= PREFETCH_LEAST_TTL
         self._cache[key] = Entry(
@@ -339,7 +338,7 @@ class ResolverBase(ABC, Generic[F]):
             fetched_at=now,
             expires_at=now + ttl,
             wall_expires_at=self._clock.wall() + ttl,
-            stale_until=now + ttl + (self._rules.max_stale if positive else 0.0),
+            stale_until=now + ttl + (self._rules.max_stale if is_answer else 0.0),
             prefetch_at=now + ttl * PREFETCH_FROM if ahead else float("inf"),
             failures=failures,
         )
@@ -398,11 +397,19 @@ class ResolverBase(ABC, Generic[F]):
         errors = [error for error in outcomes if isinstance(error, DnsError)]
         raise min(errors, key=lambda error: isinstance(error, NoDataError))
 
-    def _give_up_on(self, key: Key) -> None:
-        """Leave a family alone for a second whose answer did not come with the other's."""
-        if self._must_ask(key):
-            error = ResolveTimeoutError(f"no DNS server answered for {key[0]} {key[1]} in time")
-            self._insert(key, error, FAILURE_HOLD)
+    def _give_up_on(self, key: Key) -> list[Answer]:
+        """Leave a family alone for a second whose answer did not come with the other's.
+
+        Return what is known of it from before.
+        """
+        now = self._clock.monotonic()
+        entry = self._usable(key, now)
+        if entry is not None:
+            entry.retry_at = max(entry.retry_at, now + FAILURE_HOLD)
+            return [self._stale(key, entry)]
+        error = ResolveTimeoutError(f"no DNS server answered for {key[0]} {key[1]} in time")
+        self._insert(key, error, FAILURE_HOLD)
+        return []
 
     def _sorted(self, ips: Iterable[str], port: int) -> tuple[Address, ...]:
         now = self._clock.monotonic()

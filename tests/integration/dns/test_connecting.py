@@ -142,6 +142,23 @@ async def test_both_families_are_asked_for_at_once(
 
 
 @both
+async def test_a_family_given_up_on_keeps_its_last_known_addresses(
+    kind: str, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("datakit.dns.resolver", "datakit.dns.resolver_async"):
+        monkeypatch.setattr(f"{module}.has_ipv6", lambda: True)
+    dns_server.set(NAME, "A", ["192.0.2.1"], ttl=1)
+    dns_server.set(NAME, "AAAA", ["2001:db8::1"], ttl=1)
+    twin = Twin(kind, dns_server)
+    known = ["2001:db8::1", "192.0.2.1"]
+    assert await twin.addresses() == known
+    await asyncio.sleep(1.1)
+    dns_server.fail("silent")
+    for _ in range(3):
+        assert await twin.addresses() == known
+
+
+@both
 async def test_one_familys_absence_or_failure_leaves_the_other(
     kind: str, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
