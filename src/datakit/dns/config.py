@@ -36,6 +36,7 @@ def parse_resolv_conf(text: str) -> Settings:
     servers: list[Server] = []
     search: tuple[str, ...] = ()
     options: dict[str, int] = {"ndots": 1, "attempts": 2}
+    rotate = False
     for line in text.splitlines():
         keyword, *values = line.split() or [""]
         if keyword == "nameserver" and values:
@@ -48,9 +49,10 @@ def parse_resolv_conf(text: str) -> Settings:
                 name, _, number = option.partition(":")
                 if name in _MOST and number.isdecimal():
                     options[name] = min(int(number), _MOST[name])
+                rotate |= option == "rotate"
     timeout = options.get("timeout")
     return Settings(
-        group=ServerGroup(servers[:3]),
+        group=ServerGroup(servers[:3], rotate=rotate),
         search=search,
         ndots=options["ndots"],
         timeout=None if timeout is None else float(max(timeout, 1)),

@@ -1,5 +1,6 @@
 """Names that are never asked of a server: address literals, `localhost`, the hosts file."""
 
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -31,10 +32,20 @@ def local_records(name: str, rdtype: str, hosts_file: Path) -> tuple[str, ...] |
     return tuple(a for a in known if literal(a) == rdtype) if known else None
 
 
-def _hosts_addresses(name: str, hosts_file: Path) -> list[str]:
+def _hosts_addresses(name: str, hosts_file: Path) -> tuple[str, ...]:
     try:
-        lines = hosts_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        status = hosts_file.stat()
+        return _read(hosts_file, (status.st_mtime_ns, status.st_size, status.st_ino)).get(name, ())
     except OSError:
-        return []
-    fields = (line.partition("#")[0].lower().split() for line in lines)
-    return [field[0] for field in fields if name in field[1:]]
+        return ()
+
+
+@lru_cache(maxsize=4)
+def _read(hosts_file: Path, _version: tuple[int, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the addresses of each name in the file, which is read once for each version of it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for line in hosts_file.read_text(encoding="utf-8", errors="replace").splitlines():
+        address, *names = line.partition("#")[0].lower().split() or [""]
+        for name in names:
+            found[name] = (*found.get(name, ()), address)
+    return found

@@ -36,7 +36,7 @@ def patch(resolver: Resolver) -> Iterator[None]:
     """
     if not isinstance(resolver, Resolver):
         raise ConfigError(f"patch({resolver!r}): needs a datakit Resolver, which threads can use")
-    system = socket.getaddrinfo
+    system, over = socket.getaddrinfo, False
 
     def getaddrinfo(
         host: bytes | str | None,
@@ -50,7 +50,7 @@ def patch(resolver: Resolver) -> Iterator[None]:
         is_name = isinstance(name, str) and name and not _is_numeric(name)
         is_name = is_name and (family in _KINDS or not family)
         numeric = flags & socket.AI_NUMERICHOST
-        if not is_name or numeric or getattr(_inside, "resolving", False):
+        if over or not is_name or numeric or getattr(_inside, "resolving", False):
             return system(host, port, family, type, proto, flags)
         assert isinstance(name, str)
         ips, canonical = _find(resolver, name, family, flags)
@@ -67,7 +67,9 @@ def patch(resolver: Resolver) -> Iterator[None]:
     try:
         yield
     finally:
-        socket.getaddrinfo = system
+        over = True  # for a block that began inside and goes on
+        if socket.getaddrinfo is getaddrinfo:
+            socket.getaddrinfo = system
 
 
 def _find(resolver: Resolver, name: str, family: int, flags: int) -> tuple[list[str], str]:

@@ -97,7 +97,9 @@ class Trial:
 class Resolution:
     """One lookup of `name`.
 
-    until: the monotonic second at which it ends. timeout: seconds that one query may take.
+    until: the monotonic second at which it ends. answer_by: the one at which its caller will go on
+    without it, by which each server has had its turn; only queries over UDP may last longer.
+    timeout: seconds that one query may take.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Resolution:
     configuration: Configuration
     timeout: float
     until: float
+    answer_by: float
     clock: Clock
     trials: list[Trial] = field(default_factory=list)
     answered: bool = False
@@ -211,8 +214,9 @@ class Resolution:
             raise ConfigError("no DNS server: pass servers=[...] or configure /etc/resolv.conf")
         for _ in range(settings.attempts):
             servers = group.order(self.clock.monotonic())
-            for i, server in enumerate(servers):
-                fair = (self.until - self.clock.monotonic()) / (len(servers) - i)
+            for i, server in enumerate(servers, 1):
+                end = self.until if i == len(servers) else self.answer_by
+                fair = (end - self.clock.monotonic()) / (len(servers) - i + 1)
                 timeout = min(
                     settings.timeout or self.timeout, self.timeout, max(fair, LEAST_TIMEOUT)
                 )
@@ -237,7 +241,8 @@ class Resolution:
         over_tcp = False
         for _ in range(3):  # as it is, over TCP when truncated, without EDNS when that is refused
             began = self.clock.monotonic()
-            left = self.until - began
+            can_last = server.kind == "udp" and not over_tcp
+            left = (self.until if can_last else self.answer_by) - began
             if left <= 0:
                 raise self._failure()
             timeout = min(most, left)

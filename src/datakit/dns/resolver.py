@@ -1,20 +1,23 @@
 """The resolver for threads."""
 
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, partial
 from threading import Event, Thread
 from typing import TYPE_CHECKING, TypeVar
 
+from cachebox import LRUCache
+
 from datakit._clock import MAX_WAIT
 from datakit.dns.addresses import RESOLUTION_DELAY, Address
 from datakit.dns.answer import Answer
 from datakit.dns.connecting import race
-from datakit.dns.early import Early
+from datakit.dns.inquiry import Inquiry
 from datakit.dns.ipv6 import has_ipv6
 from datakit.dns.question import Key, key_of
-from datakit.dns.resolution import Ask, Outcome
+from datakit.dns.resolution import Ask, Outcome, Resolution
 from datakit.dns.resolver_base import ResolverBase, families
 from datakit.errors import (
     ConfigError,
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     import dns.message
 
 T = TypeVar("T")
+
+MAX_LEFT = 100
+"""Lookups that may go on without a caller."""
 
 
 class Resolver(ResolverBase[SingleFlight[Answer]]):
@@ -130,31 +136,70 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
     def _pairs(self) -> SingleFlight[list[Answer | DnsError]]:
         return SingleFlight()
 
+    @cached_property
+    def _left(self) -> LRUCache[Key, Inquiry[Outcome]]:
+        """The lookups whose callers went on without them, each with a socket."""
+        return LRUCache(MAX_LEFT)
+
     def _ask_pair(self, first: Key, second: Key) -> list[Answer | DnsError]:
         """Return what comes of both, the query for the second sent before that for the first.
 
         Once the first has addresses, the second has 50 ms more.
         """
         self._counters.misses += 1
-        later = self._begin(second)
-        steps = later.steps()
-        with Early(next(steps)) as early:
-            outcome = _outcome(partial(self.lookup, *first))
-            if isinstance(outcome, Answer) and not early.is_there(RESOLUTION_DELAY):
-                return [outcome, *self._give_up_on(second)]
-            return [
-                outcome,
-                _outcome(lambda: self._conclude(second, partial(run, steps, early.receive))),
-            ]
+        resolution = self._begin(second)
+        inquiry = Inquiry(resolution.steps())
+        outcome = _outcome(partial(self.lookup, *first))
+        try:
+            if not isinstance(outcome, Answer) or not inquiry.is_sent:
+                return [outcome, self._conclude(second, resolution, inquiry)]
+            found = self._advance(second, inquiry, RESOLUTION_DELAY)
+            return [outcome, *(self._give_up_on(second) if found is None else [found])]
+        except DnsError as exc:
+            return [outcome, exc]
 
     def _ask(self, key: Key) -> Answer:
-        return self._conclude(key, lambda: run(self._begin(key).steps()))
+        resolution = self._begin(key)
+        return self._conclude(key, resolution, Inquiry(resolution.steps()))
 
-    def _conclude(self, key: Key, work: Callable[[], Outcome]) -> Answer:
+    def _conclude(self, key: Key, resolution: Resolution, inquiry: Inquiry[Outcome]) -> Answer:
+        if resolution.answer_by < resolution.until:
+            patience = resolution.answer_by - self._clock.monotonic()
+            answer = self._advance(key, inquiry, patience) or self._instead(key, resolution)
+            if answer is not None:
+                return answer
+        answer = self._advance(key, inquiry)
+        assert answer is not None
+        return answer
+
+    def _late(self, key: Key) -> Answer | None:
+        inquiry = self._left.pop(key, None)
+        if inquiry is None or not inquiry.is_own:
+            return None
+        return self._advance(key, inquiry, 0.0, is_late=True)
+
+    def _advance(
+        self,
+        key: Key,
+        inquiry: Inquiry[Outcome],
+        seconds: float | None = None,
+        *,
+        is_late: bool = False,
+    ) -> Answer | None:
+        """Return what the lookup comes to; None when it takes longer than `seconds`.
+
+        It is kept then, for `_late` to look at again.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
         try:
-            return self._ended(key, work())
+            outcome = inquiry.advance(until)
+            if outcome is not None:
+                return self._ended(key, outcome, inquiry.age if is_late else 0.0)
         except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
             error = exc
+        else:
+            self._left[key] = inquiry
+            return None
         return self._failed(key, error)
 
 
@@ -165,29 +210,8 @@ def _outcome(lookup: Callable[[], Answer]) -> Answer | DnsError:
         return exc
 
 
-def run(
-    steps: "Generator[Ask, dns.message.Message, T]",
-    first_reply: "Callable[[], dns.message.Message] | None" = None,
-) -> T:
-    """Return what `steps` returns, sending each query that it yields.
-
-    first_reply: gets the reply to the first query, which was yielded and sent already.
-    """
-    receive = first_reply or partial(send, next(steps))
-    try:
-        while True:
-            try:
-                reply = receive()
-            except Exception as exc:  # noqa: BLE001 - the steps decide what it means
-                ask = steps.throw(exc)
-            else:
-                ask = steps.send(reply)
-            receive = partial(send, ask)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-
-
-def send(ask: Ask) -> "dns.message.Message":
-    """Return the reply to one query."""
-    return ask.server.wire.query(ask.query, ask.timeout, None, 0, ask.over_tcp)
+def run(steps: "Generator[Ask, dns.message.Message, T]") -> T:
+    """Return what `steps` returns, sending each query that it yields."""
+    result = Inquiry(steps).advance()
+    assert result is not None
+    return result

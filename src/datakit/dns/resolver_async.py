@@ -6,14 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from datakit.dns.addresses import RESOLUTION_DELAY, Address
 from datakit.dns.answer import Answer
 from datakit.dns.connecting_async import race
 from datakit.dns.ipv6 import has_ipv6
 from datakit.dns.question import Key, key_of
-from datakit.dns.resolution import Ask
+from datakit.dns.resolution import Ask, Resolution
 from datakit.dns.resolver_base import ResolverBase, families
 from datakit.errors import (
     ConfigError,
@@ -40,8 +40,8 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
     _new_flights = AsyncSingleFlight[Answer]
 
     @cached_property
-    def _polls(self) -> "set[asyncio.Task[None]]":
-        """Keeps the tasks of `watch(every=...)`, which asyncio does not."""
+    def _tasks(self) -> "set[asyncio.Task[Any]]":
+        """Keeps the tasks that nobody waits for, which asyncio does not."""
         return set()
 
     async def lookup(self, name: str, rdtype: str = "A") -> Answer:
@@ -132,9 +132,19 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
 
         loop = asyncio.get_running_loop()
         task = loop.create_task(poll(), context=Context())  # no caller's deadline
-        self._polls.add(task)
-        task.add_done_callback(self._polls.discard)
+        self._let_go_on(task)
         return task.cancel
+
+    def _let_go_on(self, task: "asyncio.Task[Any]") -> None:
+        """Let `task` go on without anyone."""
+
+        def end(task: "asyncio.Task[Any]") -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()  # read, so that it is not logged
+
+        self._tasks.add(task)
+        task.add_done_callback(end)
 
     async def _ask_unless_known(self, key: Key) -> Answer:
         return self._stored_meanwhile(key) or await self._ask(key)
@@ -149,11 +159,13 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
             outcome = await self._outcome(first)
             limit = RESOLUTION_DELAY if isinstance(outcome, Answer) else None
             await asyncio.wait([later], timeout=limit)
-            if later.done():
-                return [outcome, later.result()]
-            return [outcome, *self._give_up_on(second)]
-        finally:
+        except BaseException:
             later.cancel()
+            raise
+        if later.done():
+            return [outcome, later.result()]
+        self._let_go_on(later)
+        return [outcome, *self._give_up_on(second)]
 
     async def _outcome(self, key: Key) -> Answer | DnsError:
         try:
@@ -162,8 +174,24 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
             return exc
 
     async def _ask(self, key: Key) -> Answer:
+        resolution = self._begin(key)
+        if resolution.answer_by == resolution.until:
+            return await self._conclude(key, resolution)
+        going = asyncio.create_task(self._conclude(key, resolution))
         try:
-            return self._ended(key, await run(self._begin(key).steps()))
+            await asyncio.wait([going], timeout=resolution.answer_by - self._clock.monotonic())
+        except BaseException:
+            going.cancel()
+            raise
+        instead = None if going.done() else self._instead(key, resolution)
+        if instead is None:
+            return await going
+        self._let_go_on(going)
+        return instead
+
+    async def _conclude(self, key: Key, resolution: Resolution) -> Answer:
+        try:
+            return self._ended(key, await run(resolution.steps()))
         except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
             error = exc
         return self._failed(key, error)

@@ -1,10 +1,8 @@
 """What `Resolver` and `AsyncResolver` share: the cache and every decision, no I/O."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -13,6 +11,7 @@ from cachebox import LRUCache
 from datakit import events
 from datakit._clock import SYSTEM_CLOCK, Clock, uniform
 from datakit.dns.addresses import Address, ordered
+from datakit.dns.allowed import AllowedNetworks
 from datakit.dns.answer import (
     CLIENT_RESPONSE,
     FAILURE_HOLD,
@@ -54,15 +53,11 @@ UNHEALTHY_FOR = 30.0
 MAX_UNHEALTHY = 1_000
 """Failed addresses remembered."""
 
+LATE_TTL = 0.001
+"""Seconds for which an answer holds that was over before it was read: then it is stale data."""
+
 F = TypeVar("F")
 """The kind of single flight that a twin uses."""
-
-ADDRESSING = frozenset({"A", "AAAA", "HTTPS", "SVCB"})
-"""Types whose records hold addresses."""
-
-_HINTS = re.compile(r'ipv[46]hint="([^"]+)"')
-
-Network = IPv4Network | IPv6Network
 
 
 class ResolverBase(ABC, Generic[F]):
@@ -125,7 +120,7 @@ class ResolverBase(ABC, Generic[F]):
         self._timeout = timeout
         self._deadline = deadline
         self._hosts_file = Path("/etc/hosts" if hosts else "/dev/null")
-        self._allowed = _networks(owner, allowed_networks)
+        self._allowed = AllowedNetworks(owner, allowed_networks)
         self._clock = clock
         self._flights = self._new_flights()
         self._cache: LRUCache[Key, Entry] = LRUCache(cache_size)
@@ -212,13 +207,22 @@ class ResolverBase(ABC, Generic[F]):
                 entry.asking_until = now + self._deadline  # this caller asks; the others need not
                 return None
             self._counters.hits += 1
-            return _use(entry.outcome)
+            if isinstance(entry.outcome, Answer):
+                return entry.outcome
+            late = self._late(key)
+            if late is not None:
+                return late
+            raise _again(entry.outcome)
         if freshness is Freshness.STALE:
             failed_before = entry.retry_at > 0
             if now < entry.retry_at or (failed_before and now < entry.asking_until):
-                return self._stale(key, entry)
+                return self._late(key) or self._stale(key, entry)
             entry.asking_until = now + self._deadline
         return self._local(key)
+
+    def _late(self, key: Key) -> Answer | None:
+        """Return what has come of a lookup that its caller left, when it must be looked for."""
+        return None
 
     def _must_ask(self, key: Key) -> bool:
         """Return whether a lookup of `key` would ask the servers."""
@@ -249,7 +253,7 @@ class ResolverBase(ABC, Generic[F]):
         self._counters.hits += 1
         if not records:
             raise NoDataError(f"{key[0]} has no {key[1]} record")
-        found = self._allowed_part(key, Found(records, (), HOSTS_TTL, "the hosts file"))
+        found = self._allowed.part_of(key, Found(records, (), HOSTS_TTL, "the hosts file"))
         self._watchers.found(key, frozenset(found.records))
         return self._keep(key, replace(found, server=""), "hosts")
 
@@ -260,22 +264,28 @@ class ResolverBase(ABC, Generic[F]):
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
         self._counters.asked += 1
-        own = self._deadline
-        if self._usable(key, self._clock.monotonic()) is not None:
+        now = self._clock.monotonic()
+        own = patience = self._deadline
+        if self._usable(key, now) is not None:
             left = enclosing.remaining()
             half = own if left is None else left / 2  # the rest is for using the answer
-            own = min(own, CLIENT_RESPONSE, half)
+            patience = enclosing.bound(min(own, CLIENT_RESPONSE, half))
+        else:
+            own = patience = enclosing.bound(own)
         return Resolution(
             name=key[0],
             rdtype=key[1],
             configuration=self._configuration,
             timeout=self._timeout,
-            until=self._clock.monotonic() + enclosing.bound(own),
+            until=now + own,
+            answer_by=now + patience,
             clock=self._clock,
         )
 
-    def _ended(self, key: Key, outcome: Outcome) -> Answer:
+    def _ended(self, key: Key, outcome: Outcome, age: float = 0.0) -> Answer:
         """Keep what the servers said and return it as the answer.
+
+        age: seconds for which it may have been known.
 
         Raises:
             DnsError: it is an absence, or nothing of it may be used.
@@ -285,34 +295,13 @@ class ResolverBase(ABC, Generic[F]):
             self._insert(key, error, self._rules.negative(outcome.ttl))
             self._watchers.found(key, frozenset())
             raise _again(error)
-        outcome = self._allowed_part(key, outcome)
-        kept = replace(outcome, ttl=self._rules.positive(outcome.ttl))
+        outcome = self._allowed.part_of(key, outcome)
+        ttl = self._rules.positive(outcome.ttl)
+        kept = replace(outcome, ttl=max(ttl - age, min(ttl, LATE_TTL)))
         answer = self._keep(key, kept, "network")
         self._watchers.found(key, frozenset(answer.records))
         events.emit(events.NameResolved, *key, answer.records, kept.ttl)
         return answer
-
-    def _allowed_part(self, key: Key, found: Found) -> Found:
-        """Return `found` without the records that lead outside `allowed_networks`.
-
-        Raises:
-            ServerFailureError: nothing is left.
-        """
-        allowed = self._allowed
-        if allowed is None or key[1] not in ADDRESSING:
-            return found
-
-        def is_within(record: str) -> bool:
-            ips = [record] if key[1] in TYPES else _hints(record)
-            return all(any(ip_address(ip) in network for network in allowed) for ip in ips)
-
-        kept = tuple(record for record in found.records if is_within(record))
-        if not kept:
-            raise ServerFailureError(
-                f"{key[0]}: {found.server} gave only addresses outside allowed_networks: "
-                f"{', '.join(found.records[:5])}"
-            )
-        return replace(found, records=kept)
 
     def _keep(self, key: Key, found: Found, source: str) -> Answer:
         expires_at = self._clock.monotonic() + found.ttl
@@ -361,12 +350,8 @@ class ResolverBase(ABC, Generic[F]):
         hurried = enclosing.remaining() == 0
         entry = self._usable(key, now)
         if entry is not None:
-            if decide(entry, now, self._clock.wall()) is Freshness.FRESH:
-                return _use(entry.outcome)
             soon = hurried or entry.suspect
-            entry.retry_at = now + (SUSPECT_RECHECK if soon else FAILURE_RECHECK)
-            entry.asking_until = 0.0
-            return self._stale(key, entry)
+            return self._go_on(key, entry, SUSPECT_RECHECK if soon else FAILURE_RECHECK)
         self._counters.failures += 1
         if isinstance(error, DeadlineExceededError):
             raise error
@@ -377,6 +362,28 @@ class ResolverBase(ABC, Generic[F]):
         grows = isinstance(error, ServerFailureError)
         self._insert(key, error, failure_hold(failures) if grows else FAILURE_HOLD, failures)
         raise error
+
+    def _instead(self, key: Key, resolution: Resolution) -> Answer | None:
+        """Return the last known answer for a caller that leaves its lookup to go on.
+
+        None when there is none any more.
+        """
+        entry = self._usable(key, self._clock.monotonic())
+        if entry is None:
+            return None
+        seconds = SUSPECT_RECHECK if entry.suspect else FAILURE_RECHECK
+        return self._go_on(key, entry, seconds, asking_until=resolution.until)
+
+    def _go_on(
+        self, key: Key, entry: Entry, seconds: float, *, asking_until: float = 0.0
+    ) -> Answer:
+        """Return the last known answer; when it is stale, leave the servers alone for a while."""
+        now = self._clock.monotonic()
+        if decide(entry, now, self._clock.wall()) is Freshness.FRESH:
+            return _use(entry.outcome)
+        entry.retry_at = now + seconds
+        entry.asking_until = asking_until
+        return self._stale(key, entry)
 
     def _stale(self, key: Key, entry: Entry) -> Answer:
         answer = _use(entry.outcome)
@@ -429,18 +436,6 @@ def families(name: str, has_ipv6: bool) -> tuple[str, ...]:
     if version is not None:
         return (version,)
     return ("A", "AAAA") if has_ipv6 else ("A",)
-
-
-def _networks(owner: str, texts: Sequence[str] | None) -> tuple[Network, ...] | None:
-    try:
-        return None if texts is None else tuple(ip_network(text) for text in texts)
-    except ValueError as exc:
-        raise ConfigError(f"{owner}(allowed_networks={texts!r}): {exc}") from None
-
-
-def _hints(record: str) -> list[str]:
-    """Return the addresses that an HTTPS or SVCB record hints at."""
-    return [ip for hints in _HINTS.findall(record) for ip in hints.split(",")]
 
 
 def _kind(ip: str) -> str:

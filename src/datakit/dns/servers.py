@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
+from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Final
 
 from datakit.errors import ConfigError, MissingExtraError
@@ -70,12 +71,18 @@ class Server:
 class ServerGroup:
     """The servers of one zone, or those for all other names."""
 
-    def __init__(self, servers: Sequence[Server]) -> None:
+    def __init__(self, servers: Sequence[Server], *, rotate: bool = False) -> None:
         self.servers = tuple(servers)
+        self._first = cycle(range(len(servers))) if rotate and servers else repeat(0)
 
     def order(self, now: float) -> list[Server]:
-        """Return whom to ask at the monotonic second `now`: as given, those set aside last."""
-        return sorted(self.servers, key=lambda server: max(server.aside_until - now, 0.0))
+        """Return whom to ask at the monotonic second `now`, those set aside last.
+
+        Else as given; with `rotate` the next lookup begins with the next server.
+        """
+        first = next(self._first)
+        servers = self.servers[first:] + self.servers[:first]
+        return sorted(servers, key=lambda server: max(server.aside_until - now, 0.0))
 
 
 def parse_server(text: str) -> Server:

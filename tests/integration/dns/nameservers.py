@@ -60,6 +60,7 @@ alias 30 CNAME www
 away 40 CNAME www.other.
 dangling 40 CNAME nobody
 zero 0 A 192.0.2.12
+brief 1 A 192.0.2.13
 mail 300 MX 10 mx.example.shop.
 _db._tcp 300 SRV 1 5 5432 www.example.shop.
 text 300 TXT "v=spf1 -all" "second"
@@ -182,6 +183,7 @@ class Nameservers:
             f"  tls-port: {self.tls_port}\n  tls-service-key: {key}\n"
             f'  tls-service-pem: {self.certificate}\n  directory: "{own}"\n  chroot: ""\n'
             f'  username: ""\n  pidfile: ""\n  use-syslog: no\n  do-ip6: no\n  ede: yes\n'
+            f"  serve-expired: yes\n  ede-serve-expired: yes\n"
             f'  do-not-query-localhost: no\n  module-config: "iterator"\n  num-threads: 1\n'
             f"  minimal-responses: yes\n  outgoing-range: 64\n"
             f"  incoming-num-tcp: 200\n  tcp-idle-timeout: 2000\nremote-control:\n"

@@ -159,6 +159,25 @@ async def test_a_family_given_up_on_keeps_its_last_known_addresses(
 
 
 @both
+async def test_a_family_that_is_late_once_is_there_later(
+    kind: str, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The query that was not waited for is the one that is answered."""
+    for module in ("datakit.dns.resolver", "datakit.dns.resolver_async"):
+        monkeypatch.setattr(f"{module}.has_ipv6", lambda: True)
+    dns_server.set(NAME, "A", ["192.0.2.1"])
+    dns_server.set(NAME, "AAAA", ["2001:db8::1"])
+    twin = Twin(kind, dns_server)
+    found = twin.resolver.lookup(NAME, "A")
+    assert (await found if asyncio.iscoroutine(found) else found) is not None
+    dns_server.fail("late", seconds=0.3)
+    assert await twin.addresses() == ["192.0.2.1"]
+    await asyncio.sleep(0.5)
+    assert await twin.addresses() == ["2001:db8::1", "192.0.2.1"]
+    assert dns_server.queries_for(NAME, "AAAA") == 1
+
+
+@both
 async def test_one_familys_absence_or_failure_leaves_the_other(
     kind: str, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +258,25 @@ def test_getaddrinfo_finds_names_through_the_resolver_and_is_put_back(
                 if info[0] == socket.AF_INET
             }
     assert socket.getaddrinfo is system
+
+
+def test_patches_may_end_in_any_order(
+    dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dns_server.set(NAME, "A", ["192.0.2.1"])
+    system = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", system)  # to be there again after this test
+    with DnsServer() as other:
+        other.set(NAME, "A", ["192.0.2.2"])
+        first, second = (patch(Resolver([server.endpoint])) for server in (dns_server, other))
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert {info[4] for info in infos(NAME, 80)} == {("192.0.2.2", 80)}
+        second.__exit__(None, None, None)
+    with pytest.raises(socket.gaierror):
+        socket.getaddrinfo(NAME, 80)
+    assert infos("127.0.0.1", 80) == {tuple(info) for info in system("127.0.0.1", 80)}
 
 
 @pytest.mark.parametrize(

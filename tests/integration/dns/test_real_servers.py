@@ -83,6 +83,23 @@ async def test_absences_and_their_ttl(kind: str, nameservers: Nameservers) -> No
 
 
 @both
+async def test_what_a_server_says_beside_the_records_is_told(
+    kind: str, nameservers: Nameservers
+) -> None:
+    """Unbound answers with a record that it may no longer be sure of, and says so."""
+    server, name = nameservers.at(CACHE), "brief.example.shop"
+    said: set[str] = set()
+    for _ in range(20):  # one expired, one fetched anew behind it
+        answer = await lookup(kind, [server], name, "A")
+        assert answer.records == ("192.0.2.13",)
+        said.add(answer.extended_error)
+        if len(said) > 1:
+            break
+        await asyncio.sleep(1.1)
+    assert said == {"", "EDE 3 (Stale Answer)"}
+
+
+@both
 async def test_a_zones_own_servers_are_asked_and_the_most_specific_wins(
     kind: str, nameservers: Nameservers
 ) -> None:

@@ -1,8 +1,12 @@
 """Both resolvers against a DNS server that answers, changes, fails and falls silent."""
 
 import asyncio
+import gc
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -212,6 +216,102 @@ async def test_silent_servers_hold_nobody_up_who_has_a_stale_answer(
     names.clock.advance(11)
     async with asyncio.timeout(4):
         assert (await names.lookup()).source == "stale"
+
+
+async def test_a_query_that_its_caller_left_goes_on(names: Names, dns_server: DnsServer) -> None:
+    names.resolver = type(names.resolver)([dns_server.endpoint], clock=names.clock)
+    await names.lookup()
+    dns_server.set(NAME, "A", ["192.0.2.2"], ttl=10)
+    dns_server.fail("late", seconds=0.4)
+    names.clock.advance(11)
+    with deadline(0.2):
+        assert (await names.lookup()).source == "stale"
+    assert dns_server.queries_for(NAME) == 2
+    for _ in range(100):
+        answer = await names.lookup()
+        if answer.records == ("192.0.2.2",):
+            break
+        assert answer.source == "stale"
+        await asyncio.sleep(0.05)
+    else:
+        pytest.fail("the late answer was not taken")
+    assert dns_server.queries_for(NAME) == 2
+    assert (await names.lookup()).source == "cache"
+
+
+async def test_a_query_that_was_left_fails_over_to_the_next_server(
+    names: Names, dns_server: DnsServer
+) -> None:
+    with DnsServer() as other:
+        other.set(NAME, "A", ["192.0.2.1"], ttl=10)
+        servers = [other.endpoint, dns_server.endpoint]
+        names.resolver = type(names.resolver)(servers, clock=names.clock, timeout=0.3)
+        await names.lookup()
+        names.clock.advance(11)
+        dns_server.set(NAME, "A", ["192.0.2.2"], ttl=10)
+        dns_server.fail("late", seconds=0.2)
+        other.fail("silent")
+        with deadline(0.2):
+            assert (await names.lookup()).source == "stale"
+        for _ in range(100):
+            answer = await names.lookup()
+            if answer.records == ("192.0.2.2",):
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("the other server was not asked")
+        assert (other.queries_for(NAME), dns_server.queries_for(NAME)) == (2, 1)
+
+
+def test_an_answer_read_late_holds_no_longer_than_its_ttl(dns_server: DnsServer) -> None:
+    """It lies in the socket until a lookup comes by."""
+    dns_server.set(NAME, "A", ["192.0.2.1"], ttl=1)
+    resolver = Resolver([dns_server.endpoint])
+    resolver.lookup(NAME)
+    time.sleep(1.01)
+    dns_server.fail("late", seconds=0.3)
+    with deadline(0.2):
+        assert resolver.lookup(NAME).source == "stale"
+    dns_server.heal()
+    time.sleep(1.2)
+    assert resolver.lookup(NAME).ttl <= 0.001
+    assert dns_server.queries_for(NAME) == 2
+    time.sleep(0.01)
+    assert resolver.lookup(NAME).source == "network"
+
+
+async def test_lookups_that_are_left_are_bounded_and_close_their_sockets(
+    names: Names, dns_server: DnsServer
+) -> None:
+    many = [f"n{i}.internal" for i in range(150)]
+    names.resolver = type(names.resolver)(
+        [dns_server.endpoint], clock=names.clock, timeout=0.5, deadline=0.5
+    )
+    for name in many:
+        dns_server.set(name, "A", ["192.0.2.1"], ttl=1)
+        await names.lookup(name)
+    dns_server.fail("silent")
+    names.clock.advance(2)
+    sockets = count_sockets()
+    for name in many:
+        with deadline(0.01):
+            assert (await names.lookup(name)).source == "stale"
+    assert count_sockets() - sockets <= 160
+    if isinstance(names.resolver, Resolver):
+        assert count_sockets() - sockets <= 100
+        del names.resolver
+    else:
+        await asyncio.sleep(1.5)
+    gc.collect()
+    assert count_sockets() <= sockets
+
+
+def count_sockets() -> int:
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            links.append(str(entry.readlink()))
+    return sum(link.startswith("socket:") for link in links)
 
 
 @pytest.mark.parametrize("name", ["bad..host", "x" * 64 + ".internal", ""])

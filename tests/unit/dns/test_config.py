@@ -96,6 +96,16 @@ def test_resolv_conf_is_read_as_the_c_library_reads_it() -> None:
     assert (bare.ndots, bare.timeout, bare.attempts, bare.search) == (15, 1.0, 2, ())
 
 
+def test_rotation_begins_each_lookup_with_the_next_server() -> None:
+    def firsts(options: str) -> list[str]:
+        text = "nameserver 192.0.2.1\nnameserver 192.0.2.2\noptions " + options
+        group = parse_resolv_conf(text).group
+        return [group.order(0.0)[0].address for _ in range(3)]
+
+    assert firsts("rotate") == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
+    assert firsts("ndots:1") == ["192.0.2.1"] * 3
+
+
 def test_resolv_conf_is_read_again_when_it_changes_and_looked_at_once_a_second(
     tmp_path: Path,
 ) -> None:
