@@ -5,13 +5,12 @@ import selectors
 import socket
 import time
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from datakit.dns.resolution import Ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     import dns.message
 
@@ -24,12 +23,17 @@ class Inquiry(Generic[T]):
     def __init__(self, steps: "Generator[Ask, dns.message.Message, T]") -> None:
         self._owner = os.getpid()
         self._steps = steps
-        self._query = _Query(next(steps))
+        self._query: _Query | None = None
+        self._refusal: Exception | None = None  # for `advance` to raise
+        try:
+            self._query = _Query(next(steps))
+        except Exception as exc:  # noqa: BLE001 - whatever the steps raise
+            self._refusal = exc
 
     @property
     def is_sent(self) -> bool:
         """Whether a query is on its way, so that it makes sense to look for a reply."""
-        return self._query.sock is not None
+        return self._query is not None and self._query.sock is not None
 
     @property
     def is_own(self) -> bool:
@@ -39,7 +43,7 @@ class Inquiry(Generic[T]):
     @property
     def age(self) -> float:
         """Seconds since the last query was sent, for which its reply may have lain unread."""
-        return time.monotonic() - self._query.sent_at
+        return time.monotonic() - self._query.sent_at if self._query is not None else 0.0
 
     def advance(self, until: float | None = None) -> T | None:
         """Return what the steps return; None when that is not there at the second `until`.
@@ -51,25 +55,32 @@ class Inquiry(Generic[T]):
         """
         while True:
             try:
-                reply = self._query.receive(until)
+                ask = self._step(until)
             except _NotYet:
                 return None
-            except Exception as exc:  # noqa: BLE001 - the steps decide what it means
-                step: Callable[[], Ask] = partial(self._steps.throw, exc)
-            else:
-                step = partial(self._steps.send, reply)
-            self._query.close()
-            try:
-                ask = step()
             except StopIteration as done:
                 outcome: T = done.value
                 return outcome
+            self._close()
             self._query = _Query(ask)
 
-    def __del__(self) -> None:
-        query = getattr(self, "_query", None)
-        if query is not None:
-            query.close()
+    def _step(self, until: float | None) -> Ask:
+        if self._query is None:
+            assert self._refusal is not None
+            raise self._refusal
+        try:
+            reply = self._query.receive(until)
+        except _NotYet:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the steps decide what it means
+            return self._steps.throw(exc)
+        return self._steps.send(reply)
+
+    def _close(self) -> None:
+        if self._query is not None:
+            self._query.close()
+
+    __del__ = _close
 
 
 class _NotYet(Exception):

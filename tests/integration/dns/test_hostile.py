@@ -427,6 +427,33 @@ def test_with_all_servers_dead_stale_answers_come_quickly_and_one_probe_is_in_fl
     assert asked <= 1 + 66 // 30  # one for each 30 s, the probes' own time included
 
 
+class FreezingClock(FakeClock):
+    """Stands 10 s ahead from the `after`th look at it on, as in a process that was frozen."""
+
+    after = -1
+
+    def monotonic(self) -> float:
+        self.after -= 1
+        if self.after == 0:
+            self.advance(10.0)
+        return super().monotonic()
+
+
+@both
+@pytest.mark.parametrize("after", range(1, 15))
+async def test_a_process_frozen_within_a_lookup_has_its_stale_answer(
+    kind: str, dns_server: DnsServer, after: int
+) -> None:
+    dns_server.set(NAME, "A", ["192.0.2.1"], ttl=10)
+    clock = FreezingClock()
+    twin = Twin(kind, [dns_server.endpoint], clock=clock)
+    await twin.lookup()
+    clock.advance(11)
+    dns_server.fail("servfail")
+    clock.after = after
+    assert (await twin.lookup()).source == "stale"
+
+
 @settings(max_examples=30, deadline=None)
 @given(ttls=st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5))
 def test_the_lowest_ttl_of_a_chain_counts(ttls: list[int]) -> None:

@@ -283,7 +283,7 @@ def test_an_answer_read_late_holds_no_longer_than_its_ttl(dns_server: DnsServer)
 async def test_lookups_that_are_left_are_bounded_and_close_their_sockets(
     names: Names, dns_server: DnsServer
 ) -> None:
-    many = [f"n{i}.internal" for i in range(150)]
+    many = [f"n{i}.internal" for i in range(120)]
     names.resolver = type(names.resolver)(
         [dns_server.endpoint], clock=names.clock, timeout=0.5, deadline=0.5
     )
@@ -294,9 +294,9 @@ async def test_lookups_that_are_left_are_bounded_and_close_their_sockets(
     names.clock.advance(2)
     sockets = count_sockets()
     for name in many:
-        with deadline(0.01):
+        with deadline(0.06):
             assert (await names.lookup(name)).source == "stale"
-    assert count_sockets() - sockets <= 160
+    assert count_sockets() - sockets <= 120
     if isinstance(names.resolver, Resolver):
         assert count_sockets() - sockets <= 100
         del names.resolver
