@@ -1,0 +1,131 @@
+"""Passwords from Secrets Manager, fetched again when the database refuses them."""
+
+import json
+from functools import cached_property
+from typing import Any, Final
+
+from datakit._extras import require
+from datakit.auth.password import Login, PasswordAuth
+from datakit.auth.rotation import CURRENT, stage_for, wait_after
+from datakit.errors import AuthError
+from datakit.resilience.flight import SingleFlight
+
+CONNECT_TIMEOUT: Final = 2.0
+READ_TIMEOUT: Final = 5.0
+"""Seconds that Secrets Manager may take."""
+
+
+class SecretAuth(PasswordAuth):
+    """Logs in with the `username` and `password` of a JSON secret in Secrets Manager.
+
+    The secret is fetched with the first connection and kept. When the database refuses it, it is
+    fetched again: the current version, then the pending one, in turn and with pauses for 8 s,
+    which a rotation in progress needs. The secret's user name, if it has one, wins over the
+    URL's. A secret that is no JSON is the password itself.
+
+    secret: its name or ARN. region: None for the ARN's, else as botocore finds it. endpoint_url:
+    another server than AWS's.
+    """
+
+    def __init__(
+        self, secret: str, *, region: str | None = None, endpoint_url: str | None = None
+    ) -> None:
+        self._secret = secret
+        arn = secret.split(":")
+        self._region = region or (arn[3] if secret.startswith("arn:") and len(arn) > 3 else None)
+        self._endpoint_url = endpoint_url
+        self._flights: SingleFlight[tuple[str | None, str]] = SingleFlight()
+        self._known: tuple[str | None, str] | None = None
+        self._stage = CURRENT
+
+    def __repr__(self) -> str:
+        return f"SecretAuth({self._secret!r})"
+
+    @property
+    def blocking(self) -> bool:
+        """Whether the secret must be fetched."""
+        return self._known is None
+
+    def login(self, login: Login) -> Login:
+        """Return `login` with the secret's password, and its user name if it has one.
+
+        Raises:
+            AuthError: the secret could not be fetched, or holds no password.
+            MissingExtraError: botocore is not installed.
+        """
+        user, password = self._known or self._flights.run(self._secret, self._fetch)
+        return Login(login.host, login.port, user or login.user, password)
+
+    def refused(self, login: Login, failures: int) -> float | None:
+        """Fetch another version next time, unless another caller has one already."""
+        known = self._known
+        if known is not None and known[1] == login.password:
+            self._stage = stage_for(failures)
+            self._known = None
+        return wait_after(failures)
+
+    def _fetch(self) -> tuple[str | None, str]:
+        if self._known is not None:
+            return self._known  # another fetched it while we came here
+        self._known = _parse(self._secret, self._text())
+        return self._known
+
+    def _text(self) -> str:
+        """Return the secret, its current version where there is no other."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            try:
+                found = self._client.get_secret_value(
+                    SecretId=self._secret, VersionStage=self._stage
+                )
+            except ClientError as exc:
+                missing = exc.response["Error"]["Code"] == "ResourceNotFoundException"
+                if not missing or self._stage == CURRENT:
+                    raise
+                found = self._client.get_secret_value(SecretId=self._secret)
+        except (BotoCoreError, ClientError) as exc:
+            raise AuthError(f"the secret {self._secret} could not be fetched: {exc}") from exc
+        text: str | None = found.get("SecretString")
+        if text is None:
+            raise AuthError(f"the secret {self._secret} is binary: expected text")
+        return text
+
+    @cached_property
+    def _client(self) -> Any:
+        session = require("botocore.session", extra="aws", purpose="SecretAuth")
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=READ_TIMEOUT,
+            retries={"mode": "standard", "total_max_attempts": 3},
+        )
+        try:
+            return session.get_session().create_client(
+                "secretsmanager",
+                region_name=self._region,
+                endpoint_url=self._endpoint_url,
+                config=config,
+            )
+        except BotoCoreError as exc:
+            raise AuthError(f"the secret {self._secret} could not be fetched: {exc}") from exc
+
+
+def _parse(secret: str, text: str) -> tuple[str | None, str]:
+    """Return the user name, if there is one, and the password.
+
+    Raises:
+        AuthError: it is JSON without a password.
+    """
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return None, text
+    if not isinstance(fields, dict):
+        return None, text
+    password, user = fields.get("password"), fields.get("username")
+    if not isinstance(password, str):
+        raise AuthError(f"the secret {secret} has no field 'password'")
+    return (user if isinstance(user, str) else None), password
