@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from datakit._clock import SYSTEM_CLOCK, Clock
-from datakit.errors import DnsError
+from datakit.errors import DnsError, ResolveTimeoutError, ServerFailureError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Entry:
 
     A frozen process may not advance the monotonic clock, so the wall clock may end an entry
     as well. Until `asking_until` one caller is taken to ask the servers while the others use what
-    is there. `suspect` is set when a connection to one of the addresses failed; `failures` counts
+    is there. `suspected_at` is when a connection to one of the addresses failed; `failures` counts
     the lookups that failed in a row. One that only stands for a failure is no answer: it says
     until when (`expires_at`) the servers are left alone.
     """
@@ -82,8 +82,18 @@ class Entry:
     retry_at: float = 0.0
     prefetch_at: float = math.inf
     asking_until: float = 0.0
-    suspect: bool = False
+    suspected_at: float = -math.inf
     failures: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a connection to one of the addresses failed."""
+        return self.suspected_at > -math.inf
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the servers said it, be it an absence, and not that they failed."""
+        return not isinstance(self.outcome, ResolveTimeoutError | ServerFailureError)
 
 
 SUSPECT_HOLD = 0.1

@@ -4,8 +4,8 @@ import os
 import selectors
 import socket
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, TypeVar
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from datakit.dns.resolution import Ask
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import dns.message
 
 T = TypeVar("T")
+
+MAX_DATAGRAM: Final = 65_535
+"""Bytes."""
 
 
 class Inquiry(Generic[T]):
@@ -41,15 +44,16 @@ class Inquiry(Generic[T]):
         return self._owner == os.getpid()
 
     @property
-    def age(self) -> float:
-        """Seconds since the last query was sent, for which its reply may have lain unread."""
-        return time.monotonic() - self._query.sent_at if self._query is not None else 0.0
+    def has_reply(self) -> bool:
+        """Whether something has come that may be the reply."""
+        sock = self._query.sock if self._query is not None else None
+        return sock is not None and _is_readable(sock, 0.0)
 
     def advance(self, until: float | None = None) -> T | None:
         """Return what the steps return; None when that is not there at the second `until`.
 
-        The time bounds replies that come by UDP (`time.monotonic()`); any other query is sent and
-        waited for as long as it says itself.
+        That is by `time.monotonic()`. A query over UDP stays on its way then; any other is sent
+        again the next time.
 
         Raises: whatever the steps raise.
         """
@@ -106,45 +110,71 @@ class _Query:
             _NotYet: there is none at the monotonic second `until`.
             dns.exception.DNSException, OSError: there is none, in time or at all.
         """
-        ask = self._ask
-        if self.sock is None:
-            return ask.server.wire.query(ask.query, ask.timeout, None, 0, ask.over_tcp)
+        import dns.exception
+
+        expires_at = (time.monotonic() if self.sock is None else self.sent_at) + self._ask.timeout
+        limit = expires_at if until is None else min(until, expires_at)
+        try:
+            return self._receive(limit)
+        except dns.exception.Timeout:
+            if limit < expires_at:
+                raise _NotYet from None
+            raise
+
+    def _receive(self, limit: float) -> "dns.message.Message":
+        import dns.exception
+
+        ask, sock = self._ask, self.sock
+        if sock is None:
+            left = limit - time.monotonic()
+            if left <= 0:
+                raise dns.exception.Timeout
+            return ask.server.wire.query(ask.query, left, None, 0, ask.over_tcp)
+        while True:
+            left = limit - time.monotonic()
+            if not _is_readable(sock, left):
+                raise dns.exception.Timeout
+            wire, source = sock.recvfrom(MAX_DATAGRAM)
+            reply = self._reply(wire, source)
+            if reply is not None:
+                return reply
+            if left <= 0:  # a flood of what is no reply must not hold anyone up
+                raise dns.exception.Timeout
+
+    def _reply(self, wire: bytes, source: tuple[str, int]) -> "dns.message.Message | None":
+        """Return the message, None when it is not the server's answer to this query.
+
+        Raises:
+            dns.message.Truncated: it is, without all of its records.
+        """
         import dns.exception
         import dns.message
-        import dns.query
 
-        expires_at = self.sent_at + ask.timeout
-        limit = expires_at if until is None else min(until, expires_at)
-        while _is_readable(self.sock, limit - time.monotonic()):
-            with suppress(dns.exception.Timeout):  # what came was not the reply
-                received = dns.query.receive_udp(
-                    self.sock,
-                    (ask.server.address, ask.server.port),
-                    time.time(),  # no waiting there: a wall clock can be set back
-                    ignore_unexpected=True,
-                    raise_on_truncation=True,
-                    ignore_errors=True,
-                    query=ask.query,
-                )
-                reply: dns.message.Message = received[0]
-                return reply
-        if limit < expires_at:
-            raise _NotYet
-        raise dns.exception.Timeout
+        ask = self._ask
+        where = (ip_address(ask.server.address), ask.server.port)
+        if (ip_address(source[0]), source[1]) != where:
+            return None
+        try:
+            reply = dns.message.from_wire(wire, raise_on_truncation=True)
+        except dns.message.Truncated as exc:
+            if ask.query.is_response(exc.message()):  # type: ignore[no-untyped-call]
+                raise
+            return None
+        except (dns.exception.DNSException, ValueError):
+            return None
+        return reply if ask.query.is_response(reply) else None
 
 
 def _send(ask: Ask) -> socket.socket | None:
     """Return the socket that `ask` was sent from; None when it could not be."""
     import dns.exception
-    import dns.query
 
     server = ask.server
-    sock = socket.socket(
-        socket.AF_INET6 if ":" in server.address else socket.AF_INET, socket.SOCK_DGRAM
-    )
+    family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
-        dns.query.send_udp(sock, ask.query, (server.address, server.port))
+        sock.sendto(ask.query.to_wire(), (server.address, server.port))
     except (OSError, dns.exception.DNSException):
         sock.close()  # the server's own `query` will meet and tell what is wrong
         return None

@@ -99,6 +99,7 @@ class Resolution:
 
     until: the monotonic second at which it ends. answer_by: the one at which its caller will go on
     without it, by which each server has had its turn; only queries over UDP may last longer.
+    begun_at, begun_at_wall: on both clocks.
     timeout: seconds that one query may take.
     """
 
@@ -109,6 +110,8 @@ class Resolution:
     until: float
     answer_by: float
     clock: Clock
+    begun_at: float
+    begun_at_wall: float
     trials: list[Trial] = field(default_factory=list)
     answered: bool = False
 
@@ -281,6 +284,12 @@ class Resolution:
         now = self.clock.monotonic()
         server.failed(now, silent=silent)
         self.trials.append(Trial(server, outcome, now - began))
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was begun, by the clock that moved more."""
+        clock = self.clock
+        return max(clock.monotonic() - self.begun_at, clock.wall() - self.begun_at_wall)
 
     def _failure(self) -> DnsError:
         """Return the error that lists every server tried, with its outcome and time."""

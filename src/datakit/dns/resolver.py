@@ -12,7 +12,7 @@ from cachebox import LRUCache
 
 from datakit._clock import MAX_WAIT
 from datakit.dns.addresses import RESOLUTION_DELAY, Address
-from datakit.dns.answer import Answer
+from datakit.dns.answer import CLIENT_RESPONSE, FAILURE_RECHECK, Answer
 from datakit.dns.connecting import race
 from datakit.dns.inquiry import Inquiry
 from datakit.dns.ipv6 import has_ipv6
@@ -27,7 +27,7 @@ from datakit.errors import (
     ResolveTimeoutError,
     ServerFailureError,
 )
-from datakit.resilience.deadlines import deadline
+from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         if stored is not None:
             return stored
         self._counters.misses += 1
-        return self._flights.run(key, lambda: self._stored_meanwhile(key) or self._ask(key))
+        return self._shared(key, lambda: self._stored_meanwhile(key) or self._ask(key))
 
     def refresh(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of `name` from the servers, whatever is stored.
@@ -87,7 +87,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         """
         keys = [key_of(name, rdtype) for rdtype in families(name, has_ipv6())]
         if len(keys) > 1 and self._must_ask(keys[1]):
-            outcomes = self._pairs.run(keys[0], lambda: self._ask_pair(*keys))
+            outcomes = self._ask_pair(*keys)
         else:
             outcomes = [_outcome(partial(self.lookup, *key)) for key in keys]
         if len(keys) == 1 and isinstance(outcomes[0], NoDataError):
@@ -133,73 +133,119 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         return stop.set
 
     @cached_property
-    def _pairs(self) -> SingleFlight[list[Answer | DnsError]]:
-        return SingleFlight()
-
-    @cached_property
-    def _left(self) -> LRUCache[Key, Inquiry[Outcome]]:
+    def _left(self) -> LRUCache[Key, tuple[Resolution, Inquiry[Outcome]]]:
         """The lookups whose callers went on without them, each with a socket."""
         return LRUCache(MAX_LEFT)
+
+    def _shared(self, key: Key, work: Callable[[], Answer]) -> Answer:
+        """Return what `work` finds in whichever thread runs it, or what is known if that is late.
+
+        Raises: as `lookup`.
+        """
+        try:
+            return self._flights.run(key, work, wait=self._patience(key))
+        except DeadlineExceededError:
+            known = self._known(key)
+            if known is None:
+                raise
+            return known
 
     def _ask_pair(self, first: Key, second: Key) -> list[Answer | DnsError]:
         """Return what comes of both, the query for the second sent before that for the first.
 
-        Once the first has addresses, the second has 50 ms more.
+        Once the first has addresses, the second has 50 ms more. When the second's are known and
+        the first's are not, the first has no longer than stale data waits.
         """
-        self._counters.misses += 1
-        resolution = self._begin(second)
-        inquiry = Inquiry(resolution.steps())
-        outcome = _outcome(partial(self.lookup, *first))
-        try:
-            if not isinstance(outcome, Answer) or not inquiry.is_sent:
-                return [outcome, self._conclude(second, resolution, inquiry)]
-            found = self._advance(second, inquiry, RESOLUTION_DELAY)
-            return [outcome, *(self._give_up_on(second) if found is None else [found])]
-        except DnsError as exc:
-            return [outcome, exc]
+        outcomes: list[Answer | DnsError] = []
+
+        def look_up_first() -> None:
+            if not self._is_only_known(second, first):
+                outcomes.append(_outcome(partial(self.lookup, *first)))
+                return
+            try:
+                with deadline(CLIENT_RESPONSE):
+                    outcomes.append(_outcome(partial(self.lookup, *first)))
+            except DeadlineExceededError:
+                until = self._clock.monotonic() + FAILURE_RECHECK
+                outcomes.append(_outcome(lambda: self._give_up_on(first, until)))
+
+        def ask_both() -> Answer:
+            self._counters.misses += 1
+            resolution, inquiry = self._inquire(second)
+            look_up_first()
+            if not isinstance(outcomes[0], Answer) or not inquiry.is_sent:
+                return self._conclude(second, resolution, inquiry)
+            found = self._advance(second, resolution, inquiry, RESOLUTION_DELAY)
+            if found is not None:
+                return found
+            self._left[second] = (resolution, inquiry)
+            return self._give_up_on(second, resolution.until)
+
+        found = _outcome(lambda: self._shared(second, ask_both))
+        if not outcomes:
+            look_up_first()
+        return [outcomes[0], found]
 
     def _ask(self, key: Key) -> Answer:
+        return self._conclude(key, *self._inquire(key))
+
+    def _inquire(self, key: Key) -> tuple[Resolution, Inquiry[Outcome]]:
         resolution = self._begin(key)
-        return self._conclude(key, resolution, Inquiry(resolution.steps()))
+        self._left.pop(key, None)  # what was under way is superseded
+        return resolution, Inquiry(resolution.steps())
 
     def _conclude(self, key: Key, resolution: Resolution, inquiry: Inquiry[Outcome]) -> Answer:
+        """Return what the lookup comes to, or what is known when that takes too long.
+
+        Raises: as `lookup`.
+        """
+        seconds: float | None = None
         if resolution.answer_by < resolution.until:
             patience = resolution.answer_by - self._clock.monotonic()
-            answer = self._advance(key, inquiry, patience) or self._instead(key, resolution)
+            answer = self._advance(key, resolution, inquiry, patience)
             if answer is not None:
                 return answer
-        answer = self._advance(key, inquiry)
-        assert answer is not None
+            instead = self._instead(key, resolution)
+            if instead is not None:
+                self._left[key] = (resolution, inquiry)
+                return instead
+            seconds = deadline.remaining()  # what was known has gone meanwhile
+        answer = self._advance(key, resolution, inquiry, seconds)
+        if answer is None:
+            raise over(f"resolving {key[0]} {key[1]}")
         return answer
 
     def _late(self, key: Key) -> Answer | None:
-        inquiry = self._left.pop(key, None)
-        if inquiry is None or not inquiry.is_own:
+        resolution, inquiry = self._left.pop(key, None) or (None, None)
+        if resolution is None or inquiry is None or not inquiry.is_own:
             return None
-        return self._advance(key, inquiry, 0.0, is_late=True)
+        if self._is_outdated(key, resolution.begun_at):
+            return None
+        if self._clock.monotonic() >= resolution.until and not inquiry.has_reply:
+            return None
+        answer = self._advance(key, resolution, inquiry, 0.0, is_late=True)
+        if answer is None:
+            self._left[key] = (resolution, inquiry)
+        return answer
 
     def _advance(
         self,
         key: Key,
+        resolution: Resolution,
         inquiry: Inquiry[Outcome],
-        seconds: float | None = None,
+        seconds: float | None,
         *,
         is_late: bool = False,
     ) -> Answer | None:
-        """Return what the lookup comes to; None when it takes longer than `seconds`.
-
-        It is kept then, for `_late` to look at again.
-        """
+        """Return what the lookup comes to; None when it takes longer than `seconds`."""
         until = None if seconds is None else time.monotonic() + seconds
         try:
             outcome = inquiry.advance(until)
-            if outcome is not None:
-                return self._ended(key, outcome, inquiry.age if is_late else 0.0)
+            if outcome is None:
+                return None
+            return self._ended(key, outcome, resolution, is_late=is_late)
         except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
             error = exc
-        else:
-            self._left[key] = inquiry
-            return None
         return self._failed(key, error)
 
 

@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from datakit.dns.addresses import RESOLUTION_DELAY, Address
-from datakit.dns.answer import Answer
+from datakit.dns.answer import CLIENT_RESPONSE, FAILURE_RECHECK, Answer
 from datakit.dns.connecting_async import race
 from datakit.dns.ipv6 import has_ipv6
 from datakit.dns.question import Key, key_of
-from datakit.dns.resolution import Ask, Resolution
+from datakit.dns.resolution import Ask, Outcome, Resolution
 from datakit.dns.resolver_base import ResolverBase, families
 from datakit.errors import (
     ConfigError,
@@ -27,11 +27,14 @@ from datakit.resilience.deadlines import deadline
 from datakit.resilience.flight_async import AsyncSingleFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Coroutine, Generator
 
     import dns.message
 
 T = TypeVar("T")
+
+Failure = ResolveTimeoutError | ServerFailureError | DeadlineExceededError
+Settled = tuple[Outcome | None, Failure | None]
 
 
 class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
@@ -60,7 +63,15 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
         if stored is not None:
             return stored
         self._counters.misses += 1
-        return await self._flights.run(key, lambda: self._ask_unless_known(key))
+        try:
+            return await self._flights.run(
+                key, lambda: self._ask_unless_known(key), wait=self._patience(key)
+            )
+        except DeadlineExceededError:
+            known = self._known(key)
+            if known is None:
+                raise
+            return known
 
     async def refresh(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of `name` from the servers, whatever is stored.
@@ -152,20 +163,40 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
     async def _ask_pair(self, first: Key, second: Key) -> list[Answer | DnsError]:
         """Return what comes of both, asked for at once.
 
-        Once the first has addresses, the second has 50 ms more.
+        Once the first has addresses, the second has 50 ms more. When the second's are known and
+        the first's are not, the first has no longer than stale data waits.
         """
-        later = asyncio.create_task(self._outcome(second))
+        wait_first = CLIENT_RESPONSE if self._is_only_known(second, first) else None
+        tasks = [asyncio.create_task(self._outcome(key)) for key in (first, second)]
         try:
-            outcome = await self._outcome(first)
-            limit = RESOLUTION_DELAY if isinstance(outcome, Answer) else None
-            await asyncio.wait([later], timeout=limit)
+            outcomes = [await self._in_time(first, tasks[0], wait_first, FAILURE_RECHECK)]
+            wait_second = RESOLUTION_DELAY if isinstance(outcomes[0], Answer) else None
+            return [
+                *outcomes,
+                await self._in_time(second, tasks[1], wait_second, self._deadline),
+            ]
         except BaseException:
-            later.cancel()
+            for task in tasks:
+                task.cancel()
+                self._let_go_on(task)
             raise
-        if later.done():
-            return [outcome, later.result()]
-        self._let_go_on(later)
-        return [outcome, *self._give_up_on(second)]
+
+    async def _in_time(
+        self,
+        key: Key,
+        task: "asyncio.Task[Answer | DnsError]",
+        seconds: float | None,
+        hold: float,
+    ) -> Answer | DnsError:
+        """Return what the task finds, or let it go on and leave its name alone for so long."""
+        await asyncio.wait([task], timeout=seconds)
+        if task.done():
+            return task.result()
+        self._let_go_on(task)
+        try:
+            return self._give_up_on(key, self._clock.monotonic() + hold)
+        except ResolveTimeoutError as exc:
+            return exc
 
     async def _outcome(self, key: Key) -> Answer | DnsError:
         try:
@@ -176,25 +207,52 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
     async def _ask(self, key: Key) -> Answer:
         resolution = self._begin(key)
         if resolution.answer_by == resolution.until:
-            return await self._conclude(key, resolution)
-        going = asyncio.create_task(self._conclude(key, resolution))
+            return self._landed(key, resolution, *(await _settled(run(resolution.steps()))))
+        going = asyncio.create_task(_settled(run(resolution.steps())))
         try:
             await asyncio.wait([going], timeout=resolution.answer_by - self._clock.monotonic())
+            instead = None if going.done() else self._instead(key, resolution)
+            if instead is None:
+                return self._landed(key, resolution, *(await going))
         except BaseException:
             going.cancel()
+            self._let_go_on(going)
             raise
-        instead = None if going.done() else self._instead(key, resolution)
-        if instead is None:
-            return await going
+        going.add_done_callback(lambda task: self._landed_late(key, resolution, task))
         self._let_go_on(going)
         return instead
 
-    async def _conclude(self, key: Key, resolution: Resolution) -> Answer:
-        try:
-            return self._ended(key, await run(resolution.steps()))
-        except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
-            error = exc
+    def _landed(
+        self, key: Key, resolution: Resolution, outcome: Outcome | None, error: Failure | None
+    ) -> Answer:
+        if error is None:
+            assert outcome is not None
+            try:
+                return self._ended(key, outcome, resolution)
+            except ServerFailureError as exc:
+                error = exc
         return self._failed(key, error)
+
+    def _landed_late(self, key: Key, resolution: Resolution, task: "asyncio.Task[Settled]") -> None:
+        """Keep what a lookup that was left has found, unless it is known better by now."""
+        if self._is_outdated(key, resolution.begun_at):
+            return
+        entry = self._cache.get(key)
+        outcome = None if task.cancelled() else task.result()[0]
+        if outcome is not None:
+            with suppress(DnsError):
+                self._ended(key, outcome, resolution)
+        elif entry is not None and entry.is_known:
+            # The event loop may have ended, which says nothing of the servers.
+            self._put_off(entry, 0.0 if task.cancelled() else FAILURE_RECHECK)
+
+
+async def _settled(work: "Coroutine[Any, Any, Outcome]") -> Settled:
+    """Return what `work` returns, or its failure."""
+    try:
+        return await work, None
+    except (ResolveTimeoutError, ServerFailureError, DeadlineExceededError) as exc:
+        return None, exc
 
 
 async def run(steps: "Generator[Ask, dns.message.Message, T]") -> T:

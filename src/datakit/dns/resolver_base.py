@@ -1,5 +1,6 @@
 """What `Resolver` and `AsyncResolver` share: the cache and every decision, no I/O."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -127,9 +128,11 @@ class ResolverBase(ABC, Generic[F]):
         self._unhealthy: LRUCache[str, float] = LRUCache(MAX_UNHEALTHY)
         self._watchers = Watchers()
         self._counters = Counters()
+        self._flushed_at = -math.inf
 
     def flush(self) -> None:
-        """Forget every answer."""
+        """Forget every answer, and whatever is under way."""
+        self._flushed_at = self._clock.monotonic()
         self._cache.clear()
 
     def stats(self) -> ResolverStats:
@@ -147,7 +150,7 @@ class ResolverBase(ABC, Generic[F]):
         self._unhealthy[ip] = now + UNHEALTHY_FOR
         entry = self._cache.get(key_of(name, _kind(ip)))
         if entry is not None and isinstance(entry.outcome, Answer):
-            entry.suspect = True
+            entry.suspected_at = now
             entry.retry_at = min(entry.retry_at, now + SUSPECT_RECHECK)
 
     def watch(
@@ -203,19 +206,21 @@ class ResolverBase(ABC, Generic[F]):
         now = self._clock.monotonic()
         freshness = decide(entry, now, self._clock.wall())
         if freshness is Freshness.FRESH:
-            if now >= entry.prefetch_at and now >= entry.asking_until:
+            due = now >= entry.prefetch_at and now >= entry.asking_until
+            if due and enclosing.remaining() != 0:
                 entry.asking_until = now + self._deadline  # this caller asks; the others need not
                 return None
             self._counters.hits += 1
             if isinstance(entry.outcome, Answer):
                 return entry.outcome
-            late = self._late(key)
+            late = None if entry.is_known else self._late(key)
             if late is not None:
                 return late
             raise _again(entry.outcome)
         if freshness is Freshness.STALE:
             failed_before = entry.retry_at > 0
-            if now < entry.retry_at or (failed_before and now < entry.asking_until):
+            waits = now < entry.retry_at or (failed_before and now < entry.asking_until)
+            if waits or enclosing.remaining() == 0:
                 return self._late(key) or self._stale(key, entry)
             entry.asking_until = now + self._deadline
         return self._local(key)
@@ -224,6 +229,13 @@ class ResolverBase(ABC, Generic[F]):
         """Return what has come of a lookup that its caller left, when it must be looked for."""
         return None
 
+    def _is_outdated(self, key: Key, begun_at: float) -> bool:
+        """Return whether what is known of `key` is newer than a lookup begun at that second."""
+        if begun_at < self._flushed_at:
+            return True
+        entry = self._cache.get(key)
+        return entry is not None and entry.is_known and entry.fetched_at > begun_at
+
     def _must_ask(self, key: Key) -> bool:
         """Return whether a lookup of `key` would ask the servers."""
         entry = self._cache.get(key)
@@ -231,7 +243,7 @@ class ResolverBase(ABC, Generic[F]):
             return local_records(*key, self._hosts_file) is None
         now = self._clock.monotonic()
         fresh = decide(entry, now, self._clock.wall()) is Freshness.FRESH
-        return not fresh and now >= entry.retry_at
+        return not fresh and now >= max(entry.retry_at, entry.asking_until)
 
     def _stored_meanwhile(self, key: Key) -> Answer | None:
         """Return what another lookup has found since `_stored`; None when there was none.
@@ -280,40 +292,61 @@ class ResolverBase(ABC, Generic[F]):
             until=now + own,
             answer_by=now + patience,
             clock=self._clock,
+            begun_at=now,
+            begun_at_wall=self._clock.wall(),
         )
 
-    def _ended(self, key: Key, outcome: Outcome, age: float = 0.0) -> Answer:
+    def _ended(
+        self, key: Key, outcome: Outcome, resolution: Resolution, *, is_late: bool = False
+    ) -> Answer:
         """Keep what the servers said and return it as the answer.
 
-        age: seconds for which it may have been known.
+        What another lookup that was begun later has found counts more. is_late: the answer may
+        have lain unread since the lookup was begun; so it has where the process was frozen.
 
         Raises:
             DnsError: it is an absence, or nothing of it may be used.
         """
+        known = self._cache.get(key)
+        if known is not None and self._is_outdated(key, resolution.begun_at):
+            return _use(known.outcome)
+        suspected_at = known.suspected_at if known is not None else -math.inf
+        if suspected_at <= resolution.begun_at:
+            suspected_at = -math.inf
+        flushed = resolution.begun_at < self._flushed_at
         if isinstance(outcome, Absent):
             error = outcome.error
-            self._insert(key, error, self._rules.negative(outcome.ttl))
+            self._insert(key, error, 0.0 if flushed else self._rules.negative(outcome.ttl))
             self._watchers.found(key, frozenset())
             raise _again(error)
         outcome = self._allowed.part_of(key, outcome)
-        ttl = self._rules.positive(outcome.ttl)
+        age = resolution.age if is_late or resolution.age > 2 * self._deadline else 0.0
+        ttl = 0.0 if flushed else self._rules.positive(outcome.ttl)
         kept = replace(outcome, ttl=max(ttl - age, min(ttl, LATE_TTL)))
-        answer = self._keep(key, kept, "network")
+        answer = self._keep(key, kept, "network", suspected_at)
         self._watchers.found(key, frozenset(answer.records))
         events.emit(events.NameResolved, *key, answer.records, kept.ttl)
         return answer
 
-    def _keep(self, key: Key, found: Found, source: str) -> Answer:
+    def _keep(self, key: Key, found: Found, source: str, suspected_at: float = -math.inf) -> Answer:
         expires_at = self._clock.monotonic() + found.ttl
         answer = Answer(
             *key, found.records, found.chain, source, found.server, expires_at, self._clock,
             found.extended_error,
         )  # fmt: skip
         kept = answer if source == "hosts" else replace(answer, source="cache")
-        self._insert(key, kept, found.ttl)
+        self._insert(key, kept, found.ttl, suspected_at=suspected_at)
         return answer
 
-    def _insert(self, key: Key, outcome: Answer | DnsError, ttl: float, failures: int = 0) -> None:
+    def _insert(
+        self,
+        key: Key,
+        outcome: Answer | DnsError,
+        ttl: float,
+        *,
+        failures: int = 0,
+        suspected_at: float = -math.inf,
+    ) -> None:
         """Store an outcome for `ttl` seconds; one of 0 is shared by its waiters and not stored."""
         if ttl <= 0:
             self._cache.pop(key, None)
@@ -330,6 +363,7 @@ class ResolverBase(ABC, Generic[F]):
             stale_until=now + ttl + (self._rules.max_stale if is_answer else 0.0),
             prefetch_at=now + ttl * PREFETCH_FROM if ahead else float("inf"),
             failures=failures,
+            suspected_at=suspected_at,
         )
 
     def _usable(self, key: Key, now: float) -> Entry | None:
@@ -360,7 +394,9 @@ class ResolverBase(ABC, Generic[F]):
         before = self._cache.get(key)
         failures = 1 + (before.failures if before is not None else 0)
         grows = isinstance(error, ServerFailureError)
-        self._insert(key, error, failure_hold(failures) if grows else FAILURE_HOLD, failures)
+        self._insert(
+            key, error, failure_hold(failures) if grows else FAILURE_HOLD, failures=failures
+        )
         raise error
 
     def _instead(self, key: Key, resolution: Resolution) -> Answer | None:
@@ -378,12 +414,35 @@ class ResolverBase(ABC, Generic[F]):
         self, key: Key, entry: Entry, seconds: float, *, asking_until: float = 0.0
     ) -> Answer:
         """Return the last known answer; when it is stale, leave the servers alone for a while."""
+        is_fresh = self._put_off(entry, seconds, asking_until)
+        return _use(entry.outcome) if is_fresh else self._stale(key, entry)
+
+    def _put_off(self, entry: Entry, seconds: float, asking_until: float = 0.0) -> bool:
+        """Leave the servers alone for `seconds`; while it is fresh, only if one is being asked.
+
+        Return whether it is fresh.
+        """
         now = self._clock.monotonic()
-        if decide(entry, now, self._clock.wall()) is Freshness.FRESH:
-            return _use(entry.outcome)
-        entry.retry_at = now + seconds
-        entry.asking_until = asking_until
-        return self._stale(key, entry)
+        is_fresh = decide(entry, now, self._clock.wall()) is Freshness.FRESH
+        entry.retry_at = now if is_fresh else now + seconds
+        entry.asking_until = asking_until or (entry.asking_until if is_fresh else 0.0)
+        return is_fresh
+
+    def _known(self, key: Key) -> Answer | None:
+        """Return the last known answer for a caller who cannot wait for a better one."""
+        now = self._clock.monotonic()
+        entry = self._usable(key, now)
+        if entry is None:
+            return None
+        fresh = decide(entry, now, self._clock.wall()) is Freshness.FRESH
+        return _use(entry.outcome) if fresh else self._stale(key, entry)
+
+    def _patience(self, key: Key) -> float | None:
+        """Return the seconds to wait for another's lookup; None where nothing is known."""
+        left = enclosing.remaining()
+        if left is None or self._usable(key, self._clock.monotonic()) is None:
+            return None
+        return min(CLIENT_RESPONSE, left / 2)
 
     def _stale(self, key: Key, entry: Entry) -> Answer:
         answer = _use(entry.outcome)
@@ -404,19 +463,27 @@ class ResolverBase(ABC, Generic[F]):
         errors = [error for error in outcomes if isinstance(error, DnsError)]
         raise min(errors, key=lambda error: isinstance(error, NoDataError))
 
-    def _give_up_on(self, key: Key) -> list[Answer]:
-        """Leave a family alone for a second whose answer did not come with the other's.
+    def _give_up_on(self, key: Key, until: float) -> Answer:
+        """Leave a family alone until that second whose answer did not come with the other's.
 
         Return what is known of it from before.
+
+        Raises:
+            ResolveTimeoutError: nothing is.
         """
         now = self._clock.monotonic()
         entry = self._usable(key, now)
         if entry is not None:
-            entry.retry_at = max(entry.retry_at, now + FAILURE_HOLD)
-            return [self._stale(key, entry)]
+            seconds = SUSPECT_RECHECK if entry.suspect else FAILURE_RECHECK
+            return self._go_on(key, entry, seconds, asking_until=until)
         error = ResolveTimeoutError(f"no DNS server answered for {key[0]} {key[1]} in time")
-        self._insert(key, error, FAILURE_HOLD)
-        return []
+        self._insert(key, error, max(until - now, FAILURE_HOLD))
+        raise _again(error)
+
+    def _is_only_known(self, key: Key, other: Key) -> bool:
+        """Return whether there are addresses of `key`'s family to use, and none of the other's."""
+        now = self._clock.monotonic()
+        return self._usable(key, now) is not None and self._usable(other, now) is None
 
     def _sorted(self, ips: Iterable[str], port: int) -> tuple[Address, ...]:
         now = self._clock.monotonic()

@@ -42,11 +42,13 @@ class SingleFlight(Generic[T]):
         self._lock = Lock()
         self._flights: dict[Hashable, _Flight[T]] = {}
 
-    def run(self, key: Hashable, work: Callable[[], T]) -> T:
+    def run(self, key: Hashable, work: Callable[[], T], *, wait: float | None = None) -> T:
         """Return what `work()` returns in whichever thread runs it for `key`.
 
+        wait: seconds to wait for another's run, less inside a nearer `deadline`.
+
         Raises:
-            DeadlineExceededError: the enclosing `deadline` ended while waiting for another's run.
+            DeadlineExceededError: that time was over before another's run ended.
         """
         while True:
             mine = _Flight[T]()
@@ -56,8 +58,8 @@ class SingleFlight(Generic[T]):
                 return self._lead(key, mine, work)
             if flight.leader == get_ident():  # the work asks for its own key: sharing would hang
                 return work()
-            left = deadline.remaining()
-            if not flight.done.wait(None if left is None else min(left, MAX_WAIT)):
+            limits = [s for s in (wait, deadline.remaining()) if s is not None]
+            if not flight.done.wait(min([*limits, MAX_WAIT]) if limits else None):
                 raise over(f"waiting for another to load {key!r}")
             if flight.values:
                 return flight.values[0]

@@ -38,11 +38,19 @@ class AsyncSingleFlight(Generic[T]):
         self._runs = WeakKeyDictionary()
         self._lock = Lock()
 
-    async def run(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def run(
+        self,
+        key: Hashable,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        wait: float | None = None,
+    ) -> T:
         """Return what `await work()` returns in whichever task runs it for `key`.
 
+        wait: seconds to wait for another's run, less inside a nearer `deadline`.
+
         Raises:
-            DeadlineExceededError: the enclosing `deadline` ended while waiting.
+            DeadlineExceededError: that time was over before the run ended.
         """
         with self._lock:
             runs = self._runs.setdefault(asyncio.get_running_loop(), {})
@@ -54,7 +62,7 @@ class AsyncSingleFlight(Generic[T]):
             if run is None or not joined:
                 run = self._begin(runs, key, work)
             try:
-                return await self._wait(run, key)
+                return await self._wait(run, key, wait if joined else None)
             except DeadlineExceededError:
                 if not joined or not run.out_of_time or deadline.remaining() == 0:
                     raise
@@ -84,9 +92,10 @@ class AsyncSingleFlight(Generic[T]):
         return run
 
     @staticmethod
-    async def _wait(run: _Run[T], key: Hashable) -> T:
+    async def _wait(run: _Run[T], key: Hashable, wait: float | None) -> T:
         run.waiting += 1
-        limit = asyncio.timeout(deadline.remaining())
+        limits = [s for s in (wait, deadline.remaining()) if s is not None]
+        limit = asyncio.timeout(min(limits, default=None))
         try:
             async with limit:
                 return await asyncio.shield(run.task)

@@ -45,7 +45,7 @@ def test_stale_ends_after_max_stale(ttl: float, past: float) -> None:
 
 def test_a_suspect_answer_is_asked_again_but_not_at_once() -> None:
     suspect = entry(60.0)
-    suspect.suspect = True
+    suspect.suspected_at = 0.0
     assert decide(suspect, SUSPECT_HOLD / 2, 0) is Freshness.FRESH
     assert decide(suspect, SUSPECT_HOLD, 0) is Freshness.STALE
 
