@@ -231,8 +231,6 @@ class ResolverBase(ABC, Generic[F]):
 
     def _is_outdated(self, key: Key, begun_at: float) -> bool:
         """Return whether what is known of `key` is newer than a lookup begun at that second."""
-        if begun_at < self._flushed_at:
-            return True
         entry = self._cache.get(key)
         return entry is not None and entry.is_known and entry.fetched_at > begun_at
 
