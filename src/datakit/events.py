@@ -124,6 +124,14 @@ class ConnectionMoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PinningFound(Event):
+    """A statement at `place` ("file:line") makes RDS Proxy pin its session, for the first time."""
+
+    cause: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class NameResolved(Event):
     """A DNS query was answered over the network."""
 
