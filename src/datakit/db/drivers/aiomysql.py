@@ -1,0 +1,102 @@
+"""aiomysql."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from aiomysql.connection import Connection
+
+from datakit.db.drivers.mysql import (
+    DEFAULT_PORT,
+    keywords,
+    refuse_clear_text,
+    refuse_downgrade,
+    set_options,
+    timed_out,
+    tls_keywords,
+    tls_of,
+)
+from datakit.errors import DeadlineExceededError
+from datakit.resilience.deadlines import deadline, over
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from datakit.db.endpoint import Endpoint
+
+__all__ = ["DEFAULT_PORT", "EXTRA", "connect", "install", "keywords", "tls_keywords", "tls_of"]
+
+EXTRA: Final = "aiomysql"
+
+
+def connect(
+    dialect: "Dialect", cparams: dict[str, Any], ip: str, seconds: float, endpoint: "Endpoint"
+) -> "DBAPIConnection":
+    """Return a connection to `ip`, made within `seconds`.
+
+    Raises:
+        pymysql.err.Error: there is none.
+    """
+
+    async def create(**params: Any) -> Connection:
+        params.pop("connect_timeout", None)
+        connection = _Connection(ip=ip, endpoint=endpoint, **params)
+        with deadline(seconds):
+            try:
+                async with asyncio.timeout(deadline.remaining()):
+                    await connection._connect()
+            except (DeadlineExceededError, TimeoutError) as exc:
+                connection.close()
+                raise timed_out(params["host"], ip, seconds) from exc
+        return connection
+
+    return dialect.connect(async_creator_fn=create, **cparams)
+
+
+def install(dialect: "Dialect") -> None:
+    """Do nothing: a failed statement does not end MySQL's transactions."""
+
+
+class _Connection(Connection):  # type: ignore[misc]
+    """Goes to an address, checks TLS by name, and waits no longer than the `deadline`."""
+
+    def __init__(self, *, ip: str, endpoint: "Endpoint", **params: Any) -> None:
+        self._ip = ip
+        self._endpoint = endpoint
+        super().__init__(**params)
+
+    @property
+    def _host(self) -> str:
+        """The address while aiomysql opens the connection, the name when it checks TLS."""
+        return self._ip if self._writer is None else self._name
+
+    @_host.setter
+    def _host(self, name: str) -> None:
+        self._name = name
+        self._writer: Any = None
+
+    async def _request_authentication(self) -> None:
+        set_options(self._writer.transport.get_extra_info("socket"), self._endpoint)
+        refuse_downgrade(self._ssl_context is not None, self.server_capabilities, self._name)
+        if self._client_auth_plugin:  # sent with the first packet
+            secure = self._secure or self._ssl_context is not None
+            refuse_clear_text(self._client_auth_plugin, secure, self._name)
+        await super()._request_authentication()
+
+    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> None:
+        refuse_clear_text(plugin_name, self._secure, self._name)
+        await super()._process_auth(plugin_name, auth_packet)
+
+    async def _read_bytes(self, num_bytes: int) -> bytes:
+        left = deadline.remaining()
+        if left is None:
+            return await super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
+        limit = asyncio.timeout(left)
+        try:
+            async with limit:
+                return await super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.close()
+            raise over("waiting for the database") from None

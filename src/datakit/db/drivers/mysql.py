@@ -1,0 +1,87 @@
+"""What PyMySQL and aiomysql have in common."""
+
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+from pymysql import err
+from pymysql.constants import CLIENT, CR
+
+if TYPE_CHECKING:
+    from datakit.auth import Tls
+    from datakit.db.endpoint import Endpoint
+
+DEFAULT_PORT: Final = 3306
+
+_CLEAR: Final = frozenset({"mysql_clear_password", "dialog"})
+"""Plugins that send the password as it is."""
+
+
+def keywords(endpoint: "Endpoint") -> dict[str, Any]:
+    """Return nothing: these drivers have no keywords for keepalives or statements."""
+    return {}
+
+
+def tls_of(cparams: dict[str, Any]) -> bool | None:
+    """Return whether `ssl` and its kin verify the host; None when there are none."""
+    given = cparams.get("ssl")
+    spoken = given or any(key.startswith("ssl_") and value for key, value in cparams.items())
+    if not spoken:
+        return None
+    if isinstance(given, dict):
+        return bool(given.get("ca")) and given.get("check_hostname", True) is not False
+    verified = getattr(given, "check_hostname", None)
+    return bool(cparams.get("ssl_verify_identity")) if verified is None else bool(verified)
+
+
+def tls_keywords(tls: "Tls") -> dict[str, Any]:
+    """Return the `ssl` keyword."""
+    return {"ssl": tls.context()}
+
+
+def set_options(sock: socket.socket, endpoint: "Endpoint") -> None:
+    """Set on a connected socket what the drivers leave out."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", endpoint.keepalive_idle),
+        ("TCP_KEEPINTVL", 1),
+        ("TCP_KEEPCNT", 5),
+        ("TCP_USER_TIMEOUT", 1_000 * (endpoint.keepalive_idle + 5)),
+    ):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def refuse_clear_text(plugin: str | bytes, secure: bool, host: str) -> None:
+    """Let no password go unencrypted.
+
+    Raises:
+        pymysql.err.OperationalError: `plugin` would send it over a link that is not `secure`.
+    """
+    name = plugin.decode() if isinstance(plugin, bytes) else plugin
+    if name in _CLEAR and not secure:
+        raise err.OperationalError(
+            CR.CR_AUTH_PLUGIN_ERR,
+            f"{host} asks for the password in clear text ({name}) over a link without TLS: "
+            "refused; pass tls=Tls(...)",
+        )
+
+
+def refuse_downgrade(wants_tls: bool, capabilities: int, host: str) -> None:
+    """Let no link go on unencrypted that was meant to be encrypted.
+
+    Raises:
+        pymysql.err.OperationalError: the server has no TLS.
+    """
+    if wants_tls and not capabilities & CLIENT.SSL:
+        raise err.OperationalError(
+            CR.CR_SSL_CONNECTION_ERROR, f"TLS is required, but {host} does not offer it"
+        )
+
+
+def timed_out(host: str, ip: str, seconds: float) -> err.OperationalError:
+    """Return the error of an attempt to connect that took too long."""
+    return err.OperationalError(
+        CR.CR_CONN_HOST_ERROR,
+        f"Can't connect to MySQL server on {host!r} ({ip}): timed out after {seconds:.3g} s",
+    )

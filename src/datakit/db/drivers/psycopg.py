@@ -1,0 +1,160 @@
+"""psycopg, sync and async."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import psycopg
+from psycopg import errors
+from sqlalchemy.exc import PendingRollbackError
+
+from datakit.auth import Tls
+from datakit.resilience.deadlines import deadline, over
+
+if TYPE_CHECKING:
+    from psycopg.abc import RV, PQGen, PQGenConn
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import PoolProxiedConnection
+
+    from datakit.db.endpoint import Endpoint
+
+DEFAULT_PORT: Final = 5432
+EXTRA: Final = "binary"
+
+_INTERVAL: Final = 0.1
+"""Seconds between two looks at Ctrl-C and at the time, psycopg's own."""
+
+_IN_ERROR: Final = 3
+"""libpq's PQTRANS_INERROR."""
+
+_FALLBACK: Final = 2
+"""Seconds; the least that psycopg takes as `connect_timeout`."""
+
+
+def keywords(endpoint: "Endpoint") -> dict[str, Any]:
+    """Return libpq's keepalives, and no prepared statements where they would pin a session.
+
+    Source: Aurora User Guide, "Fast failover with Aurora PostgreSQL", for the keepalives.
+    """
+    found: dict[str, Any] = {
+        "keepalives_idle": endpoint.keepalive_idle,
+        "keepalives_interval": 1,
+        "keepalives_count": 5,
+        "tcp_user_timeout": 1_000 * (endpoint.keepalive_idle + 5),
+    }
+    return found | ({"prepare_threshold": None} if endpoint.pins else {})
+
+
+def tls_of(cparams: dict[str, Any]) -> bool | None:
+    """Return whether `sslmode` verifies the host; None when there is none."""
+    mode = cparams.get("sslmode")
+    return None if mode is None else mode == "verify-full"
+
+
+def tls_keywords(tls: Tls) -> dict[str, Any]:
+    """Return libpq's `ssl...` parameters."""
+    return dict(tls.libpq())
+
+
+def connect(
+    dialect: "Dialect", cparams: dict[str, Any], ip: str, seconds: float, endpoint: "Endpoint"
+) -> "DBAPIConnection":
+    """Return a connection to `ip`, made within `seconds`.
+
+    Raises:
+        psycopg.Error: there is none.
+    """
+    params = {
+        **cparams,
+        "hostaddr": ip,
+        "connect_timeout": max(_FALLBACK, math.ceil(seconds)),  # ours ends before it
+    }
+    with deadline(seconds):
+        if dialect.is_async:
+            return dialect.connect(async_creator_fn=_AsyncConnection.connect, **params)
+        return cast("DBAPIConnection", _Connection.connect(**params))
+
+
+def install(dialect: "Dialect") -> None:
+    """Make `dialect` refuse a COMMIT that PostgreSQL would answer with ROLLBACK, and no error.
+
+    That happens when the body caught a statement's error and went on. An engine has a dialect
+    of its own; SQLAlchemy's commit event would slow down every checkout.
+    """
+    commit = dialect.do_commit
+
+    def do_commit(connection: "PoolProxiedConnection") -> None:
+        driver = connection.driver_connection
+        if driver is not None and driver.pgconn.transaction_status == _IN_ERROR:
+            raise PendingRollbackError(
+                "nothing was committed: a statement failed earlier in this transaction and its "
+                "error was caught; use a savepoint (begin_nested) around what may fail"
+            )
+        commit(connection)
+
+    dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]
+
+
+class _Bounded:
+    """Makes each wait for the server end with the enclosing `deadline`."""
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> "PQGenConn[Any]":
+        """Connect as psycopg does, with a limit below its whole seconds and its least of two."""
+        steps = super()._connect_gen(conninfo)  # type: ignore[misc]
+        left = deadline.remaining()
+        until = math.inf if left is None else time.monotonic() + left
+        ready = None
+        try:
+            while True:
+                wait = steps.send(ready)
+                ready = yield wait
+                if time.monotonic() >= until:
+                    steps.close()
+                    raise errors.ConnectionTimeout("connection timeout expired")
+        except StopIteration as done:
+            return done.value
+
+
+def _bounded(timeout: float | None) -> float | None:
+    """Return the seconds to wait for the server at most.
+
+    Raises:
+        DeadlineExceededError: nothing is left of the enclosing `deadline`.
+    """
+    left = deadline.remaining()
+    if left is None:
+        return timeout
+    return left if timeout is None else min(left, timeout)
+
+
+class _Connection(_Bounded, psycopg.Connection[Any]):
+    def wait(
+        self, gen: "PQGen[RV]", interval: float = _INTERVAL, timeout: float | None = None
+    ) -> "RV":
+        limit = _bounded(timeout)
+        try:
+            return super().wait(gen, interval, limit)
+        except errors._WaitTimeout:
+            if limit == timeout:
+                raise
+            self.pgconn.finish()  # an answer may still come: nobody must take it for another's
+            raise over("waiting for the database") from None
+
+
+class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
+    async def wait(
+        self,
+        gen: "PQGen[RV]",
+        interval: float = _INTERVAL,
+        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own
+    ) -> "RV":
+        limit = _bounded(timeout)
+        try:
+            return await super().wait(gen, interval, limit)
+        except errors._WaitTimeout:
+            if limit == timeout:
+                raise
+            self.pgconn.finish()
+            raise over("waiting for the database") from None

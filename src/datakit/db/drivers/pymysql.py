@@ -1,0 +1,116 @@
+"""PyMySQL."""
+
+import socket
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pymysql import err
+from pymysql.connections import Connection
+from pymysql.constants import CR
+
+from datakit.db.drivers.mysql import (
+    DEFAULT_PORT,
+    keywords,
+    refuse_clear_text,
+    set_options,
+    timed_out,
+    tls_keywords,
+    tls_of,
+)
+from datakit.errors import DeadlineExceededError
+from datakit.resilience.deadlines import deadline, over
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from datakit.db.endpoint import Endpoint
+
+__all__ = ["DEFAULT_PORT", "EXTRA", "connect", "install", "keywords", "tls_keywords", "tls_of"]
+
+EXTRA: Final = "pymysql"
+
+_LEAST: Final = 0.001
+"""Seconds; 0 would mean that a socket does not wait at all."""
+
+
+def connect(
+    dialect: "Dialect", cparams: dict[str, Any], ip: str, seconds: float, endpoint: "Endpoint"
+) -> "DBAPIConnection":
+    """Return a connection to `ip`, made within `seconds`.
+
+    Raises:
+        pymysql.err.Error: there is none.
+    """
+    host = cparams["host"]
+    params = {key: value for key, value in cparams.items() if key != "connect_timeout"}
+    if "ssl" in params and params["ssl"] is None:
+        params["ssl_disabled"] = True  # None alone means TLS without verification, if there is any
+    connection = _Connection(defer_connect=True, **params)
+    try:
+        with deadline(seconds):
+            sock = socket.create_connection((ip, connection.port), seconds)
+            set_options(sock, endpoint)
+            connection.connect(sock)
+    except DeadlineExceededError as exc:
+        raise timed_out(host, ip, seconds) from exc
+    except OSError as exc:
+        raise err.OperationalError(
+            CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server on {host!r} ({ip}): {exc}"
+        ) from exc
+    return cast("DBAPIConnection", connection)
+
+
+def install(dialect: "Dialect") -> None:
+    """Do nothing: a failed statement does not end MySQL's transactions."""
+
+
+class _Connection(Connection):  # type: ignore[misc]
+    """Whose waits for the server end with the enclosing `deadline`."""
+
+    @property
+    def _read_timeout(self) -> float | None:
+        return _bounded(self._own_read_timeout)
+
+    @_read_timeout.setter
+    def _read_timeout(self, seconds: float | None) -> None:
+        self._own_read_timeout = seconds
+
+    @property
+    def _write_timeout(self) -> float | None:
+        return _bounded(self._own_write_timeout)
+
+    @_write_timeout.setter
+    def _write_timeout(self, seconds: float | None) -> None:
+        self._own_write_timeout = seconds
+
+    def _read_bytes(self, num_bytes: int) -> bytes:
+        try:
+            data: bytes = super()._read_bytes(num_bytes)
+        except err.OperationalError:
+            _raise_if_over()
+            raise
+        return data
+
+    def _write_bytes(self, data: bytes) -> None:
+        try:
+            super()._write_bytes(data)
+        except err.OperationalError:
+            _raise_if_over()
+            raise
+
+    def _process_auth(self, plugin_name: bytes, auth_packet: Any, handler: Any = None) -> Any:
+        refuse_clear_text(plugin_name, self._secure, self.host)
+        return super()._process_auth(plugin_name, auth_packet, handler)
+
+
+def _bounded(seconds: float | None) -> float | None:
+    left = deadline.remaining()
+    if left is None:
+        return seconds
+    return max(_LEAST, left if seconds is None else min(left, seconds))
+
+
+def _raise_if_over() -> None:
+    """Tell a wait that the `deadline` ended from a link that was lost."""
+    if deadline.remaining() == 0:
+        raise over("waiting for the database") from None

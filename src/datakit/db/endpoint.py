@@ -1,0 +1,96 @@
+"""What kind of endpoint a host name is, and what that means for its connections. Pure."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from datakit.errors import ConfigError
+
+KINDS: Final = ("proxy", "cluster", "reader", "instance", "generic", "lambda")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A kind of endpoint and its profile. All times are seconds.
+
+    pool_size, max_overflow: connections kept, and made beyond those when they are busy.
+    recycle: age at which a connection is replaced when it is taken. probe_after: idle time after
+        which one round trip tells whether a connection lives; None never to ask.
+    connect_timeout: for one attempt. deadline: for connecting and for a transaction in all.
+    keepalive_idle: silence after which the kernel asks whether the peer is there.
+    pins: whether session state costs the proxy its multiplexing; prepared statements are off and
+        the pinning linter is on.
+    """
+
+    kind: str
+    pool_size: int = 5
+    max_overflow: int = 10
+    recycle: float = 1_500.0
+    probe_after: float | None = 5.0
+    connect_timeout: float = 5.0
+    deadline: float = 30.0
+    keepalive_idle: int = 1
+    pins: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"Endpoint(kind={self.kind!r}): one of {', '.join(KINDS)}")
+
+
+PROFILES: Final[dict[str, Endpoint]] = {
+    # A borrow may take until the failover behind the proxy is over; probes are discouraged.
+    # Source: RDS Proxy documentation, "Connection management" and "Avoiding pinning".
+    "proxy": Endpoint(
+        kind="proxy", probe_after=None, connect_timeout=10.0, keepalive_idle=30, pins=True
+    ),
+    # A failover takes up to 60 s. Source: Aurora documentation, "High availability".
+    "cluster": Endpoint(kind="cluster", deadline=60.0),
+    # Young connections, so that new replicas get their share.
+    "reader": Endpoint(kind="reader", recycle=300.0),
+    "instance": Endpoint(kind="instance", deadline=60.0),
+    "generic": Endpoint(kind="generic"),
+    # One request at a time, through a proxy as a rule; a frozen process cannot keep more alive.
+    "lambda": Endpoint(
+        kind="lambda", pool_size=1, max_overflow=0, probe_after=None, connect_timeout=10.0,
+        keepalive_idle=30, pins=True,
+    ),
+}  # fmt: skip
+
+_LABEL: Final = r"[a-z0-9][a-z0-9-]*"
+_RDS: Final = re.compile(
+    rf"(?P<first>{_LABEL})(?P<endpoint>\.endpoint)?\.(?P<second>{_LABEL})"
+    r"\.(?:[a-z0-9-]+\.rds\.amazonaws\.com|rds\.[a-z0-9-]+\.amazonaws\.com\.cn)"
+)
+_SECOND: Final = (
+    ("proxy-", "proxy"),
+    ("cluster-ro-", "reader"),
+    ("cluster-custom-", "reader"),
+    ("cluster-", "cluster"),
+)
+
+
+def kind_of(host: str) -> str:
+    """Return "proxy", "cluster", "reader", "instance" or "generic" for a host name.
+
+    Source: Aurora User Guide, "Aurora endpoint connections"; RDS Proxy documentation.
+    """
+    match = _RDS.fullmatch(host.lower().rstrip("."))
+    if match is None:
+        return "generic"
+    second = match["second"]
+    kind = next((kind for prefix, kind in _SECOND if second.startswith(prefix)), "instance")
+    return kind if kind == "proxy" or not match["endpoint"] else "generic"
+
+
+def endpoint_for(host: str, given: "str | Endpoint") -> Endpoint:
+    """Return the profile for `host`: the one given, by name or whole; "auto" reads the host name.
+
+    Raises:
+        ConfigError: `given` is neither.
+    """
+    if isinstance(given, Endpoint):
+        return given
+    name = kind_of(host) if given == "auto" else given
+    if not isinstance(name, str) or name not in PROFILES:
+        raise ConfigError(f"endpoint={given!r}: auto, {', '.join(KINDS)} or an Endpoint")
+    return PROFILES[name]
