@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-HBA = """\
-host all all 127.0.0.0/8 trust
-host replication all 127.0.0.0/8 trust
-"""
+from datakit.testing._certificate import Certificate
+
+_LOOPBACK = "127.0.0.0/8"
 
 _SETTINGS = {
     "unix_socket_directories": "",
@@ -26,13 +25,34 @@ _SETTINGS = {
 }
 
 
+def access_rules(*, password: bool, tls: bool) -> str:
+    """Return the text of pg_hba.conf: `postgres` is trusted, the others as the arguments say.
+
+    password: whether the others need theirs: in clear text and only over TLS if there is `tls`,
+        as the clouds' token logins have it, else by SCRAM.
+    """
+    if not password:
+        others = f"host all all {_LOOPBACK} trust"
+    elif tls:
+        others = f"hostssl all all {_LOOPBACK} password"
+    else:
+        others = f"host all all {_LOOPBACK} scram-sha-256"
+    return f"host all,replication postgres {_LOOPBACK} trust\n{others}\n"
+
+
 def server_config(
-    *, address: str, port: int, upstream: str | None = None, synchronous: Sequence[str] = ()
+    *,
+    address: str,
+    port: int,
+    upstream: str | None = None,
+    synchronous: Sequence[str] = (),
+    certificate: Certificate | None = None,
 ) -> str:
     """Return the text of postgresql.conf.
 
     upstream: address of the server to stream from, at the same port; None for a primary.
     synchronous: addresses of the standbys of which one must confirm each commit.
+    certificate: what to speak TLS with.
     """
     names = ", ".join(f'"{name}"' for name in synchronous)
     settings = {
@@ -42,6 +62,12 @@ def server_config(
         "cluster_name": address,
         "synchronous_standby_names": f"FIRST 1 ({names})" if names else "",
     }
+    if certificate is not None:
+        settings |= {
+            "ssl": "on",
+            "ssl_cert_file": str(certificate.certificate),
+            "ssl_key_file": str(certificate.key),
+        }
     if upstream is not None:
         settings["primary_conninfo"] = (
             f"host={upstream} port={port} user=postgres application_name={address} sslmode=disable"

