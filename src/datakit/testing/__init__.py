@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datakit.testing.clock import FakeClock
     from datakit.testing.dns import DnsServer
+    from datakit.testing.mariadb import MariadbServer
     from datakit.testing.postgres import PostgresCluster
     from datakit.testing.postgres_node import PostgresNode
     from datakit.testing.proxy import FaultProxy
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FakeClock", "no_sleep",
-    "PostgresCluster", "PostgresNode", "RedisServer", "DnsServer",
+    "PostgresCluster", "PostgresNode", "MariadbServer", "RedisServer", "DnsServer",
     "FaultProxy",
 ]  # fmt: skip
 
@@ -25,6 +26,7 @@ _HOMES = {
     "no_sleep": "datakit.testing.retries",
     "PostgresCluster": "datakit.testing.postgres",
     "PostgresNode": "datakit.testing.postgres_node",
+    "MariadbServer": "datakit.testing.mariadb",
     "RedisServer": "datakit.testing.redis",
     "DnsServer": "datakit.testing.dns",
     "FaultProxy": "datakit.testing.proxy",

@@ -4,6 +4,7 @@ import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from datakit.errors import ConfigError, MissingExtraError
 from datakit.testing._account import can_execute, give
@@ -14,7 +15,15 @@ Binaries = str | Path | None
 
 _POSTGRES = ("postgres", "initdb", "pg_basebackup")
 _SYSTEM_POSTGRES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")  # Debian; Red Hat
+_ADMIN_PATH = "/usr/sbin:/sbin"  # not in every user's PATH
 _EXTRA = "pip install 'datakit[demo]'"
+
+
+class MariadbPrograms(NamedTuple):
+    """MariaDB's server and what makes its first files."""
+
+    server: Path
+    install: Path
 
 
 def find_postgres(choice: Binaries) -> Path:
@@ -68,6 +77,19 @@ def find_redis(choice: Binaries) -> Path:
     if found is None:
         raise ConfigError("redis-server is not installed here: apt-get install redis-server")
     return Path(found)
+
+
+def find_mariadb() -> MariadbPrograms:
+    """Return the system's MariaDB: no wheel holds one.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    server = shutil.which("mariadbd") or shutil.which("mariadbd", path=_ADMIN_PATH)
+    install = shutil.which("mariadb-install-db")
+    if server is None or install is None:
+        raise ConfigError("MariaDB is not installed here: apt-get install mariadb-server")
+    return MariadbPrograms(Path(server), Path(install))
 
 
 def usable_postgres(bin_directory: Path, run: RunDirectory) -> Path:

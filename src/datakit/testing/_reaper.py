@@ -16,8 +16,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-COMMANDS = frozenset({"postgres", "redis-server", "initdb", "pg_basebackup"})
-"""Only these count as ours by their working directory: a developer's shell may stand there too."""
+COMMANDS = frozenset({
+    "postgres", "initdb", "pg_basebackup", "redis-server", "mariadbd", "mariadb-install"
+})  # fmt: skip
+"""Only these count as ours by their working directory: a developer's shell may stand there too.
+
+The kernel keeps 15 characters of a name. Source: proc_pid_comm(5).
+"""
 
 _DEATH_TIMEOUT = 10.0
 _IPC_RMID = 0

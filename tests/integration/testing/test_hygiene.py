@@ -16,17 +16,19 @@ from datakit.testing import PostgresCluster, RedisServer, _account, _reaper
 
 SCRIPT = """
 import json, os, signal, sys, time
-from datakit.testing import PostgresCluster, RedisServer, _guard
+from datakit.testing import MariadbServer, PostgresCluster, RedisServer, _guard, _mariadb_data
 
 def segments():
     return [int((n._data / "postmaster.pid").read_text().split("\\n")[6].split()[1])
             for n in cluster.nodes]
 
 cluster, redis = PostgresCluster().start(), RedisServer().start()
-roots = [n.pid for n in cluster.nodes] + [redis.pid]
+mariadb = MariadbServer().start()
+roots = [n.pid for n in cluster.nodes] + [redis.pid, mariadb.pid]
+runs = [cluster._run, redis._run, mariadb._run, *_mariadb_data._templates.values()]
 print(json.dumps({
     "pids": [*roots, _guard._watcher.pid],
-    "directories": [str(cluster._run.path), str(redis._run.path)],
+    "directories": [str(run.path) for run in runs],
     "segments": segments(),
     "uids": [os.stat(f"/proc/{pid}").st_uid for pid in roots],
 }), flush=True)
@@ -56,7 +58,7 @@ def interpreter_for(user: str | None) -> str:
 
 
 class Owner:
-    """A process that has started a cluster and a Redis. `pids` are all that these consist of."""
+    """A process that has started one of each. `pids` are all that these consist of."""
 
     def __init__(self, rest: str = WAITS, *, user: str | None = None) -> None:
         self.process = subprocess.Popen(
@@ -148,9 +150,10 @@ def test_forked_child_neither_ends_nor_keeps_the_servers() -> None:
 child = os.fork()
 if not child:
     cluster.close()
+    mariadb.close()
     sys.exit(0)
 os.waitpid(child, 0)
-assert cluster.primary.alive and redis.alive
+assert cluster.primary.alive and redis.alive and mariadb.alive
 child = os.fork()
 if not child:
     os.close(1)

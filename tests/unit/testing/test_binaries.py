@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from datakit.errors import ConfigError, MissingExtraError
-from datakit.testing import PostgresCluster, _binaries
+from datakit.testing import MariadbServer, PostgresCluster, _binaries
 
 
 @pytest.fixture
@@ -11,7 +11,14 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without any of the servers."""
     monkeypatch.setattr(_binaries, "find_spec", lambda name: None)
     monkeypatch.setattr(_binaries, "_SYSTEM_POSTGRES", ())
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name, **_: None)
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_missing_mariadb_says_what_to_install() -> None:
+    """No wheel holds MariaDB: the error names the package."""
+    with pytest.raises(ConfigError, match="apt-get install mariadb-server"):
+        _binaries.find_mariadb()
 
 
 @pytest.mark.usefixtures("bare_machine")
@@ -45,9 +52,31 @@ def test_directory_without_postgres_is_refused(tmp_path: Path) -> None:
         {"database": ""},
         {"addresses": ["127.0.0.2"]},
         {"addresses": ["127.0.0.2", "127.0.0.2"]},
+        {"password": ""},
+        {"password": "secret", "user": "postgres"},
+        {"tls": ("/nowhere.pem", "/nowhere.key")},
+        {"tls": "certificate.pem"},
+        {"tls": True, "binaries": "wheel"},
     ],
 )
 def test_cluster_refuses_what_cannot_work(options: dict[str, object]) -> None:
     """A wrong option is found before any server is made, and named."""
     with pytest.raises(ConfigError, match=next(iter(options))):
         PostgresCluster(**options)  # type: ignore[arg-type]  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"user": "a'b"},
+        {"user": "root"},
+        {"database": "a`b"},
+        {"password": ""},
+        {"tls": ("/nowhere.pem", "/nowhere.key")},
+        {"tls": ("one.pem",)},
+    ],
+)
+def test_mariadb_refuses_what_cannot_work(options: dict[str, object]) -> None:
+    """A wrong option is found before any server is made, and named."""
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        MariadbServer(**options)  # type: ignore[arg-type]  # pyright: ignore
