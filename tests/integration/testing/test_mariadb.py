@@ -27,7 +27,9 @@ def shared() -> Iterator[MariadbServer]:
         yield server
 
 
-def connect(server: MariadbServer, **options: Any) -> "pymysql.connections.Connection[Any]":
+def connect(
+    server: MariadbServer, **options: Any
+) -> "pymysql.connections.Connection[pymysql.cursors.Cursor]":
     return pymysql.connect(
         **{
             "host": server.address,

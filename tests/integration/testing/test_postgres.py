@@ -185,8 +185,8 @@ def test_password_is_asked_for_and_the_cluster_still_works(tls: bool) -> None:
             if tls:
                 with pytest.raises(psycopg.OperationalError, match="no encryption"):
                     psycopg.connect(node.url(""), sslmode="disable")
-        assert node.password == password
-        assert password not in repr(cluster) + repr(node)
+        assert cluster.primary.password == password
+        assert password not in repr(cluster) + repr(cluster.primary)
 
 
 def test_password_method_is_clear_text_over_tls_alone() -> None:
