@@ -6,8 +6,10 @@ Importing the package loads nothing: a public name brings its module in when it 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datakit import errors, events
+    from datakit.auth import ElastiCacheIam, IamAuth, SecretAuth, Tls
     from datakit.cache import Cache, cached
     from datakit.db import (
+        attach,
         classify,
         create_async_engine,
         create_engine,
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "create_engine", "create_async_engine", "transaction", "run_transaction", "classify",
+    "create_engine", "create_async_engine", "attach", "transaction", "run_transaction", "classify",
     "Cache", "cached",
     "Resolver", "AsyncResolver",
+    "IamAuth", "SecretAuth", "ElastiCacheIam", "Tls",
     "RetryPolicy", "RetryBudget", "CircuitBreaker", "Bulkhead", "deadline",
     "errors", "events",
 ]  # fmt: skip
@@ -30,6 +33,7 @@ __all__ = [
 _HOMES = {
     "create_engine": "datakit.db",
     "create_async_engine": "datakit.db",
+    "attach": "datakit.db",
     "transaction": "datakit.db",
     "run_transaction": "datakit.db",
     "classify": "datakit.db",
@@ -37,13 +41,17 @@ _HOMES = {
     "cached": "datakit.cache",
     "Resolver": "datakit.dns",
     "AsyncResolver": "datakit.dns",
+    "IamAuth": "datakit.auth",
+    "SecretAuth": "datakit.auth",
+    "ElastiCacheIam": "datakit.auth",
+    "Tls": "datakit.auth",
     "RetryPolicy": "datakit.resilience",
     "RetryBudget": "datakit.resilience",
     "CircuitBreaker": "datakit.resilience",
     "Bulkhead": "datakit.resilience",
     "deadline": "datakit.resilience",
 }
-_SUBPACKAGES = ("errors", "events", "resilience", "dns", "db", "cache", "testing")
+_SUBPACKAGES = ("errors", "events", "resilience", "auth", "dns", "db", "cache", "testing")
 
 
 def __getattr__(name: str) -> object:

@@ -119,12 +119,12 @@ def test_haproxy_notices_a_stopped_server(mariadbs: list[MariadbServer]) -> None
     """A process that accepts and says nothing fails the check, and its connections are cut."""
     first, second = mariadbs
     with HAProxy(mariadbs) as proxy, closing(to_mariadb(proxy)) as connection:
-        first.stop()
+        first.stop_process()
         wait_for(lambda: proxy.states()[0] == "DOWN")
         with pytest.raises(pymysql.OperationalError):
             connection.ping(reconnect=False)
         assert served_by(proxy) == second.port
-        first.resume()
+        first.resume_process()
         wait_for(lambda: proxy.states() == ["UP", "UP"])
 
 

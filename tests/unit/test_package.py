@@ -12,7 +12,8 @@ from datakit import errors
 PUBLIC = {
     "create_engine", "create_async_engine", "transaction", "run_transaction", "classify",
     "Cache", "cached", "Resolver", "AsyncResolver", "RetryPolicy", "RetryBudget",
-    "CircuitBreaker", "Bulkhead", "deadline",
+    "CircuitBreaker", "Bulkhead", "deadline", "attach",
+    "IamAuth", "SecretAuth", "ElastiCacheIam", "Tls",
     "errors", "events",
 }  # fmt: skip
 

@@ -60,6 +60,31 @@ CONNECT_MESSAGES: tuple[tuple[str, Verdict], ...] = (
 """What libpq says when no connection comes about, in the order to look; anything else is the
 network's doing and NOT_SENT."""
 
+MYSQL_DRIVERS = frozenset({"pymysql", "aiomysql"})
+
+MYSQL_CODES: dict[int, Verdict] = {
+    **dict.fromkeys((2001, 2002, 2003, 2004, 2005, 9501), Verdict.NOT_SENT),
+    **dict.fromkeys((1040, 1203), Verdict.OVERLOAD),
+    **dict.fromkeys(
+        (1053, 1158, 1159, 1160, 1161, 1927, 2006, 2012, 2013, 2014, 2045, 2055, 4031),
+        Verdict.DISCONNECT,
+    ),
+    1836: Verdict.WRITER_MOVED,  # read-only mode
+    1792: Verdict.WRITER_MOVED,  # read-only transaction
+    1205: Verdict.CONFLICT,  # lock wait timeout
+    1213: Verdict.CONFLICT,  # deadlock
+    1045: Verdict.AUTH,  # access denied
+}
+"""PyMySQL's and aiomysql's error numbers; any other is final. Source: MySQL and MariaDB error
+references; RDS Proxy documentation for 9501 (borrow timeout) and 1040 (its rate limit)."""
+
+MYSQL_READ_ONLY_OPTION = 1290
+"""The server runs with an option that forbids it: --read-only, or one that has nothing to do
+with failovers."""
+
+MYSQL_LINK_MESSAGES = ("Already closed", "Not connected", "Packet sequence number wrong")
+"""What the drivers say of a link that is gone, without a number."""
+
 LINK_ERRORS = frozenset({"OperationalError", "ConnectionTimeout", "DatabaseError"})
 """Names of psycopg's classes that, without an SQLSTATE, speak of the link and not of the work."""
 
@@ -83,7 +108,10 @@ def classify(exc: BaseException) -> Verdict:
 
 
 def _driver_verdict(exc: BaseException) -> Verdict:
-    if not type(exc).__module__.startswith("psycopg"):
+    package = type(exc).__module__.partition(".")[0]
+    if package in MYSQL_DRIVERS:
+        return _mysql_verdict(exc)
+    if package != "psycopg":
         return Verdict.FATAL
     message = str(exc)
     for text, verdict in PROXY_MESSAGES:
@@ -95,6 +123,21 @@ def _driver_verdict(exc: BaseException) -> Verdict:
     if type(exc).__name__ not in LINK_ERRORS:
         return Verdict.FATAL
     return _connect_verdict(message) if _CONNECTING.match(message) else Verdict.DISCONNECT
+
+
+def _mysql_verdict(exc: BaseException) -> Verdict:
+    """Return what one of PyMySQL's errors means: (errno, text), or a text alone."""
+    code = exc.args[0] if exc.args else None
+    message = str(exc)
+    for text, verdict in PROXY_MESSAGES:
+        if text in message:
+            return verdict
+    if not isinstance(code, int):
+        lost = any(text in message for text in MYSQL_LINK_MESSAGES)
+        return Verdict.DISCONNECT if lost else Verdict.FATAL
+    if code == MYSQL_READ_ONLY_OPTION:
+        return Verdict.WRITER_MOVED if "read-only" in message else Verdict.FATAL
+    return MYSQL_CODES.get(code, Verdict.FATAL)
 
 
 def _connect_verdict(message: str) -> Verdict:

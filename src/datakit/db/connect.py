@@ -1,43 +1,54 @@
-"""From a host name to a connection: resolved once, tried until the deadline, checked at checkout.
+"""From a host name to a connection: resolved once, tried until the deadline, looked at when taken.
 
-Listeners on an engine's `do_connect` and `checkout` events; those of an AsyncEngine sit on its
-`sync_engine` and wait through SQLAlchemy's greenlet.
+Listeners on an engine's events; those of an AsyncEngine sit on its `sync_engine` and wait through
+SQLAlchemy's greenlet.
 """
 
-import math
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+from weakref import ref
 
+from cachebox import LRUCache
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-from sqlalchemy.exc import DisconnectionError, PendingRollbackError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from datakit import events
 from datakit._clock import Clock
+from datakit.auth import Login, PasswordAuth, Tls
+from datakit.auth.masked import Masked, without_frames
+from datakit.db.checkout import MAX_ADDRESSES, Departures, Look, Peer
 from datakit.db.classification import classify
+from datakit.db.drivers import Driver
+from datakit.db.endpoint import Endpoint
 from datakit.db.policies import for_connecting
 from datakit.dns import Address
-from datakit.errors import DnsError, NameNotFoundError
-from datakit.resilience import RetryPolicy, Verdict, deadline
+from datakit.errors import (
+    ConfigError,
+    DatakitError,
+    DeadlineExceededError,
+    DnsError,
+    NameNotFoundError,
+)
+from datakit.resilience import Gate, RetryPolicy, Verdict, deadline
+from datakit.resilience.forks import renew_after_fork
+from datakit.resilience.verdict import LINK_LOST
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds for one attempt, so that a dead address costs less than a failover takes."""
+T = TypeVar("T")
 
-MIN_CONNECT_TIMEOUT = 2
-"""Seconds; libpq and psycopg take no less."""
+PROBE_TIMEOUT = 2.0
+"""Seconds that a pooled connection has to show that it lives."""
 
-_IN_ERROR = 3
-"""libpq's PQTRANS_INERROR."""
-
-_ADDRESS = "datakit_address"
-_CHECKED = "datakit_checked"
+_PEER = "datakit_peer"
 
 
-class Names(Protocol):
-    """What the connect path asks of a resolver, blocking."""
+class Waits(Protocol):
+    """What the connect path waits for, blocking or through SQLAlchemy's greenlet."""
 
     def addresses(self, name: str, port: int) -> tuple[Address, ...]:
         """Return where `name` can be connected to."""
@@ -51,61 +62,164 @@ class Names(Protocol):
         """Take note that connecting to `ip` failed."""
         ...
 
+    def first_to_answer(self, name: str, addresses: Sequence[Address]) -> str:
+        """Return the first of the addresses that accepts a connection."""
+        ...
+
+    def login(self, auth: PasswordAuth, login: Login) -> Login:
+        """Return `login` with its password."""
+        ...
+
+    def through(self, gate: Gate, attempt: Callable[[], T]) -> T:
+        """Return what `attempt` returns, begun when the gate lets it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an engine connects to."""
+    """Where an engine connects to, and how.
+
+    tls: None for the default, verified off loopback.
+    """
 
     host: str
     port: int
+    user: str
+    endpoint: Endpoint
+    driver: Driver
+    tls: Tls | None = None
+    auth: PasswordAuth | None = field(default=None, repr=False)
 
 
 class Connector:
-    """Makes and checks the connections of one engine."""
+    """Makes and looks at the connections of one engine."""
 
-    def __init__(self, target: Target, names: Names, policy: RetryPolicy, clock: Clock) -> None:
+    def __init__(self, target: Target, waits: Waits, policy: RetryPolicy, clock: Clock) -> None:
+        self.target = target
         self._policy = for_connecting(policy, target.host, self._verdict, clock)
-        self._target = target
-        self._names = names
+        self._waits = waits
+        self._clock = clock
+        self._gate = Gate(
+            base=policy.base,
+            cap=policy.cap,
+            max_wait=self._policy.deadline,
+            probe_time=target.endpoint.connect_timeout + 1.0,
+            down=lambda exc: self._verdict(exc) in LINK_LOST,
+            name=target.host,
+        )
+        self._keywords = target.driver.keywords(target.endpoint)
+        self._tls: dict[str, Any] | None = None
+        self._proven: LRUCache[str, None] = LRUCache(MAX_ADDRESSES)
+        """Addresses that were connected to and have not failed since: one of several is not tried
+        on the chance that it is dead."""
+        self._departures = Departures()
         self._was_connected = False
+        self._last_failure = ""
+
+    @property
+    def deadline(self) -> float:
+        """Seconds for connecting in all."""
+        return self._policy.deadline
 
     def install(self, engine: Engine) -> None:
         """Listen to `engine`'s events."""
+        self._engine = ref(engine)
         event.listen(engine, "do_connect", self._do_connect)
         event.listen(engine, "checkout", self._checkout)
         event.listen(engine, "handle_error", self._handle_error)
-        _guard_commit(engine.dialect)
+        self.target.driver.install(engine.dialect)
+        renew_after_fork(self)
+
+    def start_anew(self) -> None:
+        """Leave the parent's connections to it; called in a forked child."""
+        engine = self._engine()
+        if engine is not None:
+            engine.dispose(close=False)
 
     def _do_connect(
         self,
         dialect: Dialect,
         record: ConnectionPoolEntry,
-        cargs: tuple[Any, ...],
+        cargs: list[Any],
         cparams: dict[str, Any],
     ) -> DBAPIConnection:
-        attempts = 0
-
-        def attempt() -> DBAPIConnection:
-            nonlocal attempts
-            addresses = self._names.addresses(self._target.host, self._target.port)
-            ip = addresses[attempts % len(addresses)].ip
-            attempts += 1
-            try:
-                connection = dialect.connect(*cargs, **connect_parameters(cparams, ip))
-            except dialect.loaded_dbapi.Error:
-                self._names.report_failure(self._target.host, ip)
-                raise
-            record.info[_ADDRESS] = ip
-            self._was_connected = True
-            return connection
-
+        error = dialect.loaded_dbapi.OperationalError
         try:
-            return self._policy.call(attempt)
-        except DnsError as exc:
-            error = dialect.loaded_dbapi.OperationalError(f"connection failed: {exc}")
+            connection, ip = self._policy.call(
+                self._waits.through, self._gate, lambda: self._attempt(dialect, cparams)
+            )
+        except (DnsError, DeadlineExceededError) as exc:
+            last = f"; the last attempt failed: {self._last_failure}" if self._last_failure else ""
+            told = error(f"connection failed: {exc}{last}")
             for note in getattr(exc, "__notes__", ()):
-                error.add_note(note)
-            raise error from exc
+                told.add_note(note)
+            raise told from exc
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        record.info[_PEER] = Peer(ip, now, wall)
+        self._was_connected = True
+        self._proven[ip] = None
+        self._departures.forget(ip)
+        return connection
+
+    def _attempt(self, dialect: Dialect, cparams: dict[str, Any]) -> tuple[DBAPIConnection, str]:
+        target = self.target
+        seconds = deadline.bound(target.endpoint.connect_timeout)
+        ip = self._address()
+        try:
+            params = self._parameters(cparams, ip)
+            return self._logged_in(dialect, params, ip, seconds), ip
+        except dialect.loaded_dbapi.Error as exc:
+            self._last_failure = str(exc)
+            if self._verdict(exc) in LINK_LOST:
+                self._failed(ip)
+            raise without_frames(exc) from exc.__cause__
+
+    def _address(self) -> str:
+        host = self.target.host
+        addresses = self._waits.addresses(host, self.target.port)
+        ip = addresses[0].ip
+        if len(addresses) == 1 or ip in self._proven:
+            return ip
+        return self._waits.first_to_answer(host, addresses)
+
+    def _failed(self, ip: str) -> None:
+        self._proven.pop(ip, None)
+        self._waits.report_failure(self.target.host, ip)
+
+    def _logged_in(
+        self, dialect: Dialect, params: dict[str, Any], ip: str, seconds: float
+    ) -> DBAPIConnection:
+        """Return a connection, with another password if the first one is refused."""
+        target, refusals = self.target, 0
+        asked = Login(target.host, target.port, target.user)
+        while True:
+            login = asked
+            if target.auth is not None:
+                login = self._waits.login(target.auth, asked)
+                params = {**params, "user": login.user, "password": Masked(login.password)}
+            try:
+                return target.driver.connect(dialect, params, ip, seconds, target.endpoint)
+            except dialect.loaded_dbapi.Error as exc:
+                if target.auth is None or classify(exc) is not Verdict.AUTH:
+                    raise
+                refusals += 1
+                pause = target.auth.refused(login, refusals)
+                left = deadline.remaining()
+                if pause is None or (left is not None and pause >= left):
+                    raise
+            if pause:
+                self._clock.sleep(pause)
+
+    def _parameters(self, cparams: dict[str, Any], ip: str) -> dict[str, Any]:
+        """Return the driver's keywords: the endpoint's, TLS's, and over them the user's."""
+        target = self.target
+        spoken = check_tls(target, cparams)
+        needed = target.tls or (target.auth is not None and target.auth.needs_verified_tls)
+        if spoken or not (needed or not ip_address(ip).is_loopback):
+            return {**self._keywords, **cparams}
+        if self._tls is None:
+            self._tls = target.driver.tls_keywords(target.tls or Tls())
+        return {**self._keywords, **cparams, **self._tls}
 
     def _verdict(self, exc: BaseException) -> Verdict:
         if isinstance(exc, NameNotFoundError) and not self._was_connected:
@@ -117,26 +231,45 @@ class Connector:
         connection: DBAPIConnection,
         record: ConnectionPoolEntry,
         proxy: PoolProxiedConnection,
+        _monotonic: Callable[[], float] = time.monotonic,
+        _wall: Callable[[], float] = time.time,
     ) -> None:
-        """Replace a connection whose name points elsewhere now.
+        """Replace a connection that is dead, or whose name points elsewhere now.
 
-        One that was just made is taken as it is: to resolve again would lose a race against a
-        flapping record.
+        One that was made or looked at a moment ago is taken as it is.
         """
-        info = record.info
-        if _CHECKED not in info:
-            info[_CHECKED] = True
+        peer: Peer | None = record.info.get(_PEER)
+        now, wall = _monotonic(), _wall()
+        if peer is None or peer.is_new(now, wall):
             return
-        ip = info.get(_ADDRESS)
-        if ip is None or self._names.is_current(self._target.host, ip):
-            return
-        events.emit(events.ConnectionMoved, self._target.host, ip)
-        raise DisconnectionError(f"{self._target.host} is no longer at {ip}")
+        host, ip = self.target.host, peer.ip
+        if peer.liveness(now, wall, self.target.endpoint.probe_after) is Look.PROBE:
+            self._probe(connection, ip)
+        is_current = self._waits.is_current(host, ip)
+        if self._departures.look(ip, now, is_current=is_current) is Look.DISCARD:
+            events.emit(events.ConnectionMoved, host, ip)
+            raise DisconnectionError(f"{host} is no longer at {ip}")
+        peer.note_seen(now, wall)
+
+    def _probe(self, connection: DBAPIConnection, ip: str) -> None:
+        engine = self._engine()
+        assert engine is not None
+        dialect = engine.dialect
+        try:
+            with deadline(PROBE_TIMEOUT):
+                dialect.do_ping(connection)
+        except (dialect.loaded_dbapi.Error, DatakitError) as exc:
+            self._failed(ip)
+            raise DisconnectionError(f"the connection to {ip} does not answer") from exc
 
     def _handle_error(self, context: ExceptionContext) -> None:
         """Drop a connection to a server that takes no writes any more, and ask where to go."""
         connection = context.connection
         if connection is None or connection.invalidated or connection.closed:
+            return
+        if isinstance(context.original_exception, DeadlineExceededError):
+            context.is_disconnect = True  # an answer may still come, to a question of before
+            context.invalidate_pool_on_disconnect = False
             return
         verdict = classify(context.original_exception)
         if verdict is Verdict.WRITER_MOVED:
@@ -146,57 +279,39 @@ class Connector:
             context.invalidate_pool_on_disconnect = False
         elif not context.is_disconnect:
             return
-        ip = connection.info.get(_ADDRESS)
-        if ip is not None:
-            self._names.report_failure(self._target.host, ip)
+        peer: Peer | None = connection.info.get(_PEER)
+        if peer is not None:
+            self._failed(peer.ip)
 
 
-def _guard_commit(dialect: Dialect) -> None:
-    """Make `dialect` refuse a COMMIT that PostgreSQL would answer with ROLLBACK, and no error.
+def check_tls(target: Target, cparams: dict[str, Any]) -> bool:
+    """Return whether the URL or the keywords say themselves what TLS is to be.
 
-    That happens when the body caught a statement's error and went on. An engine has a dialect
-    of its own; SQLAlchemy's commit event would slow down every checkout.
+    Raises:
+        ConfigError: `tls=` says it too, or passwords of this kind must not go where that leads.
     """
-    commit = dialect.do_commit
-
-    def do_commit(connection: PoolProxiedConnection) -> None:
-        driver = connection.driver_connection
-        if driver is not None and driver.pgconn.transaction_status == _IN_ERROR:
-            raise PendingRollbackError(
-                "nothing was committed: a statement failed earlier in this transaction and its "
-                "error was caught; use a savepoint (begin_nested) around what may fail"
+    verified = target.driver.tls_of(cparams)
+    if verified is not None and target.tls is not None:
+        raise ConfigError(
+            f"tls= for {target.host}, and the URL or connect_args speak of TLS too: use one of them"
+        )
+    if target.auth is not None and target.auth.needs_verified_tls:
+        if target.tls is not None and not target.tls.verifies:
+            verified = False
+        if verified is False:
+            raise ConfigError(
+                f"{target.auth!r} for {target.host} needs verified TLS, since whoever has a token "
+                "can log in with it: use tls=Tls(ca=...) with mode 'verify-full'"
             )
-        commit(connection)
-
-    dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]
+    return verified is not None
 
 
 def connect_verdict(exc: BaseException) -> Verdict:
     """Return the verdict of a failure to connect, where nothing can have executed.
 
-    Refused credentials are final: nothing here could bring others.
+    Refused credentials are final: whoever brings others has done so.
     """
     verdict = classify(exc)
     if verdict is Verdict.DISCONNECT:
         return Verdict.NOT_SENT
     return Verdict.FATAL if verdict is Verdict.AUTH else verdict
-
-
-def connect_parameters(cparams: dict[str, Any], ip: str) -> dict[str, Any]:
-    """Return psycopg's parameters to connect to `ip`; `host` stays, since TLS checks it.
-
-    TLS is verified for anything that is not loopback, unless the URL says otherwise.
-
-    Raises:
-        DeadlineExceededError: nothing is left of the enclosing `deadline`.
-    """
-    seconds = deadline.bound(float(cparams.get("connect_timeout", CONNECT_TIMEOUT)))
-    params = {
-        **cparams,
-        "hostaddr": ip,
-        "connect_timeout": max(MIN_CONNECT_TIMEOUT, math.ceil(seconds)),
-    }
-    if "sslmode" not in params and not ip_address(ip).is_loopback:
-        params["sslmode"] = "verify-full"
-        params.setdefault("sslrootcert", "system")
-    return params

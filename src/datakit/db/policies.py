@@ -10,12 +10,12 @@ from datakit.resilience import RetryPolicy, Verdict
 from datakit.resilience.rule import UNTIL_DEADLINE
 
 
-def default_policy() -> RetryPolicy:
-    """Return a policy with a budget of its own.
+def default_policy(deadline: float = 30.0) -> RetryPolicy:
+    """Return a policy with a budget of its own. deadline: seconds in all.
 
     25 ms doubling to 200 ms: a new writer is found soon, and is not stormed.
     """
-    return RetryPolicy(base=0.025, cap=0.2)
+    return RetryPolicy(base=0.025, cap=0.2, deadline=deadline)
 
 
 def for_transactions(policy: RetryPolicy) -> RetryPolicy:

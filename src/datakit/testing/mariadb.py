@@ -143,11 +143,11 @@ class MariadbServer:
         """SIGKILL it, as a crashed machine would."""
         self._running().kill()
 
-    def stop(self) -> None:
+    def stop_process(self) -> None:
         """SIGSTOP it: connections stay open and nothing answers."""
         self._running().stop()
 
-    def resume(self) -> None:
+    def resume_process(self) -> None:
         """SIGCONT it."""
         self._running().resume()
 

@@ -36,6 +36,7 @@ class Database:
     ) -> None:
         self.bind: Engine | AsyncEngine
         if kind == "async":
+            url = url.replace("+pymysql", "+aiomysql")
             self.bind = create_async_engine(
                 url, resolver=AsyncResolver(servers), retry=retry, **options
             )

@@ -157,18 +157,6 @@ async def test_a_demoted_server_is_left(
     assert not await database.scalar("SELECT pg_is_in_recovery()")
 
 
-async def test_off_loopback_the_server_must_prove_who_it_is(postgres: PostgresNode) -> None:
-    from datakit.db.connect import connect_parameters
-
-    strict = connect_parameters({"host": "db.example"}, "192.0.2.1")
-    assert (strict["sslmode"], strict["sslrootcert"]) == ("verify-full", "system")
-    assert strict["host"] == "db.example"
-    assert strict["hostaddr"] == "192.0.2.1"
-    assert "sslmode" not in connect_parameters({"host": "db.example"}, "127.0.0.1")
-    chosen = connect_parameters({"sslmode": "require"}, "192.0.2.1")
-    assert chosen["sslmode"] == "require"
-
-
 async def test_the_wait_for_a_free_connection_ends_with_the_deadline(
     opened: Opened, postgres: PostgresNode
 ) -> None:

@@ -113,13 +113,13 @@ def test_killed_server_comes_back_with_its_data() -> None:
 def test_stopped_server_is_silent_until_resumed() -> None:
     """SIGSTOP leaves connections open and unanswered, and nothing is lost."""
     with MariadbServer() as server, closing(connect(server, read_timeout=0.3)) as connection:
-        server.stop()
+        server.stop_process()
         assert server.alive
         with pytest.raises(pymysql.OperationalError, match="timed out"):
             connection.query("select 1")
-        server.resume()
+        server.resume_process()
         assert rows(server, "select 1") == [(1,)]
-        server.stop()
+        server.stop_process()
         server.kill()
         assert not server.alive
 

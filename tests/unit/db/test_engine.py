@@ -16,8 +16,8 @@ URL = "postgresql+psycopg://app:s3cret@db.example/shop"
         ("no url s3cret", "expected postgresql"),
         ("", "expected postgresql"),
         ("postgresql+nonsense://app:s3cret@h/d", "expected postgresql"),
-        ("sqlite:///shop.db", "sqlite is not supported yet"),
-        ("mysql+pymysql://app:s3cret@h/d", r"mysql\+pymysql is not supported yet"),
+        ("sqlite:///shop.db", r"sqlite\+pysqlite is not supported"),
+        ("mysql+mysqldb://app:s3cret@h/d", "mysql"),
         ("postgresql+psycopg://app:s3cret@/d?host=a:5432&host=b:5432", "several hosts"),
     ],
 )
@@ -28,6 +28,13 @@ def test_a_url_that_cannot_work_is_one_line_that_says_what_to_do(
         make(url)  # type: ignore[operator]
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_driver_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"mysql\+aiomysql is a driver for create_async_engine"):
+        create_engine("mysql+aiomysql://app:s3cret@h/d")
+    with pytest.raises(ConfigError, match=r"mysql\+pymysql is a driver for create_engine"):
+        create_async_engine("mysql+pymysql://app:s3cret@h/d")
 
 
 def test_the_wrong_kind_of_resolver_is_refused() -> None:

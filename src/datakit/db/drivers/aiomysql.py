@@ -4,10 +4,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from aiomysql.connection import Connection
+from pymysql import err
 
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     keywords,
+    not_connected,
     refuse_clear_text,
     refuse_downgrade,
     set_options,
@@ -24,9 +26,13 @@ if TYPE_CHECKING:
 
     from datakit.db.endpoint import Endpoint
 
-__all__ = ["DEFAULT_PORT", "EXTRA", "connect", "install", "keywords", "tls_keywords", "tls_of"]
+__all__ = [
+    "DEFAULT_PORT", "EXTRA", "FACTORIES",
+    "connect", "install", "keywords", "tls_keywords", "tls_of",
+]  # fmt: skip
 
 EXTRA: Final = "aiomysql"
+FACTORIES: Final = ("create_async_engine",)
 
 
 def connect(
@@ -48,6 +54,10 @@ def connect(
             except (DeadlineExceededError, TimeoutError) as exc:
                 connection.close()
                 raise timed_out(params["host"], ip, seconds) from exc
+            except err.OperationalError as exc:
+                if not isinstance(exc.__cause__, OSError):
+                    raise
+                raise not_connected(params["host"], ip, exc.__cause__) from exc
         return connection
 
     return dialect.connect(async_creator_fn=create, **cparams)

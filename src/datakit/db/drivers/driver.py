@@ -28,6 +28,9 @@ class Driver(Protocol):
     EXTRA: str
     """The extra of datakit that installs it."""
 
+    FACTORIES: tuple[str, ...]
+    """Which of `create_engine` and `create_async_engine` it serves."""
+
     def keywords(self, endpoint: Endpoint) -> dict[str, Any]:
         """Return the driver's own keywords that `endpoint` asks for; the user's win over them."""
         ...

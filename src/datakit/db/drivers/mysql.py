@@ -79,6 +79,18 @@ def refuse_downgrade(wants_tls: bool, capabilities: int, host: str) -> None:
         )
 
 
+def not_connected(host: str, ip: str, cause: BaseException | None) -> err.OperationalError:
+    """Return the error of an attempt to connect that `cause` ended.
+
+    A server that did not prove who it is gets another number than a link that failed.
+    """
+    import ssl
+
+    refused = isinstance(cause, ssl.SSLCertVerificationError)
+    code = CR.CR_SSL_CONNECTION_ERROR if refused else CR.CR_CONN_HOST_ERROR
+    return err.OperationalError(code, f"Can't connect to MySQL server on {host!r} ({ip}): {cause}")
+
+
 def timed_out(host: str, ip: str, seconds: float) -> err.OperationalError:
     """Return the error of an attempt to connect that took too long."""
     return err.OperationalError(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT: Final = 5432
 EXTRA: Final = "binary"
+FACTORIES: Final = ("create_engine", "create_async_engine")
 
 _INTERVAL: Final = 0.1
 """Seconds between two looks at Ctrl-C and at the time, psycopg's own."""

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pymysql import err
 from pymysql.connections import Connection
-from pymysql.constants import CR
 
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     keywords,
+    not_connected,
     refuse_clear_text,
     set_options,
     timed_out,
@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
     from datakit.db.endpoint import Endpoint
 
-__all__ = ["DEFAULT_PORT", "EXTRA", "connect", "install", "keywords", "tls_keywords", "tls_of"]
+__all__ = [
+    "DEFAULT_PORT", "EXTRA", "FACTORIES",
+    "connect", "install", "keywords", "tls_keywords", "tls_of",
+]  # fmt: skip
 
-EXTRA: Final = "pymysql"
+EXTRA: Final = "all"
+FACTORIES: Final = ("create_engine",)
 
 _LEAST: Final = 0.001
 """Seconds; 0 would mean that a socket does not wait at all."""
@@ -54,9 +58,12 @@ def connect(
     except DeadlineExceededError as exc:
         raise timed_out(host, ip, seconds) from exc
     except OSError as exc:
-        raise err.OperationalError(
-            CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server on {host!r} ({ip}): {exc}"
-        ) from exc
+        raise not_connected(host, ip, exc) from exc
+    except err.OperationalError as exc:
+        cause = getattr(exc, "original_exception", None)
+        if cause is None:
+            raise
+        raise not_connected(host, ip, cause) from exc
     return cast("DBAPIConnection", connection)
 
 

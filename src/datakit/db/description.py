@@ -1,0 +1,47 @@
+"""What an engine of datakit does, in words."""
+
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from datakit.db.connect import Connector
+from datakit.errors import ConfigError
+
+_connectors: WeakKeyDictionary[Engine, Connector] = WeakKeyDictionary()
+
+
+def remember_connector(engine: Engine, connector: Connector) -> None:
+    """Note that `connector` serves `engine`.
+
+    Raises:
+        ConfigError: another one does.
+    """
+    if engine in _connectors:
+        raise ConfigError(f"datakit is attached to this engine of {connector.target.host} already")
+    _connectors[engine] = connector
+
+
+def describe(engine: Engine | AsyncEngine) -> str:
+    """Return how `engine` connects, in lines of "name: value"; times are seconds, no secrets.
+
+    Raises:
+        ConfigError: it is no engine of datakit, or it has no host.
+    """
+    plain = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    connector = _connectors.get(plain)
+    if connector is None:
+        raise ConfigError("describe() needs an engine of datakit with a host in its URL")
+    target, endpoint = connector.target, connector.target.endpoint
+    probe = "never" if endpoint.probe_after is None else f"after {endpoint.probe_after:g} s idle"
+    lines = {
+        "endpoint": f"{endpoint.kind}, {target.host}:{target.port}",
+        "driver": f"{plain.dialect.name}+{plain.dialect.driver}",
+        "auth": "password of the URL" if target.auth is None else repr(target.auth),
+        "tls": "verify-full off loopback" if target.tls is None else target.tls.mode,
+        "pool": f"{plain.pool.status()}; recycled after {plain.pool._recycle:g} s",
+        "probe": probe,
+        "connect": f"{endpoint.connect_timeout:g} s an attempt, {connector.deadline:g} s in all",
+        "pinning linter": "on" if endpoint.pins else "off",
+    }
+    return "\n".join(f"{name}: {value}" for name, value in lines.items())

@@ -1,0 +1,79 @@
+"""How an engine waits: blocking its thread, or through SQLAlchemy's greenlet."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from datakit._clock import SYSTEM_CLOCK
+from datakit.auth import Login, PasswordAuth
+from datakit.dns import Address, AsyncResolver, Resolver
+from datakit.dns.connecting import race
+from datakit.dns.connecting_async import race as race_async
+from datakit.resilience import Gate
+
+T = TypeVar("T")
+
+
+class Blocking:
+    """For an Engine."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.addresses = resolver.addresses
+        self.is_current = resolver.is_current
+        self.report_failure = resolver.report_failure
+
+    def first_to_answer(self, name: str, addresses: Sequence[Address]) -> str:
+        """Return the first of the addresses that accepts a connection."""
+        with race(addresses, name, lambda ip: self.report_failure(name, ip)) as sock:
+            return str(sock.getpeername()[0])
+
+    def login(self, auth: PasswordAuth, login: Login) -> Login:
+        """Return `login` with its password."""
+        return auth.login(login)
+
+    def through(self, gate: Gate, attempt: Callable[[], T]) -> T:
+        """Return what `attempt` returns, begun when the gate lets it."""
+        return gate.call(attempt)
+
+
+class Awaiting:
+    """For an AsyncEngine."""
+
+    def __init__(self, resolver: AsyncResolver) -> None:
+        self._resolver = resolver
+        self.report_failure = resolver.report_failure
+
+    def addresses(self, name: str, port: int) -> tuple[Address, ...]:
+        """Return where `name` can be connected to."""
+        return await_only(self._resolver.addresses(name, port))
+
+    def is_current(self, name: str, ip: str) -> bool:
+        """Return whether `ip` is an address of `name` now."""
+        return await_only(self._resolver.is_current(name, ip))
+
+    def first_to_answer(self, name: str, addresses: Sequence[Address]) -> str:
+        """Return the first of the addresses that accepts a connection."""
+        winner = race_async(addresses, name, lambda ip: self.report_failure(name, ip))
+        with await_only(winner) as sock:
+            return str(sock.getpeername()[0])
+
+    def login(self, auth: PasswordAuth, login: Login) -> Login:
+        """Return `login` with its password."""
+        return await_only(auth.alogin(login))
+
+    def through(self, gate: Gate, attempt: Callable[[], T]) -> T:
+        """Return what `attempt` returns, begun when the gate lets it."""
+        return await_only(gate.acall(greenlet_spawn, attempt))
+
+
+class AwaitedClock:
+    """The system's clock, whose `sleep` suspends the task behind SQLAlchemy's greenlet."""
+
+    monotonic = staticmethod(SYSTEM_CLOCK.monotonic)
+    wall = staticmethod(SYSTEM_CLOCK.wall)
+    asleep = staticmethod(SYSTEM_CLOCK.asleep)
+
+    def sleep(self, seconds: float, /) -> None:
+        """Suspend the task."""
+        await_only(SYSTEM_CLOCK.asleep(seconds))
