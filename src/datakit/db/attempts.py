@@ -4,7 +4,7 @@ from types import FrameType
 
 from datakit import events
 from datakit._clock import Clock
-from datakit.errors import CommitUnknownError
+from datakit.errors import CommitUnknownError, DeadlineExceededError
 from datakit.resilience import RetryPolicy, Verdict
 from datakit.resilience.reentry import LoopHead, comes_round, is_generator
 from datakit.resilience.retry import RetryLoop
@@ -74,12 +74,13 @@ class Attempts:
             CommitUnknownError: the link was lost, and to run it again might do it twice.
             Exception: `exc` itself, when it runs no more.
         """
+        out_of_time = isinstance(exc, DeadlineExceededError)  # the answer was not waited for
         verdict = self.verdict(exc)
-        if verdict not in COMMIT_IN_DOUBT:
+        if verdict not in COMMIT_IN_DOUBT and not out_of_time:
             if not self._policy.allows(verdict, 1) or not self._loops(frame, exc):
                 raise exc
             return self._schedule(exc, verdict)
-        rerun = self._idempotent and self._loops(frame, exc)
+        rerun = self._idempotent and not out_of_time and self._loops(frame, exc)
         events.emit(events.CommitUnknown, rerun)
         if not rerun:
             raise CommitUnknownError(

@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
-from datakit.db.transaction_base import BeginOption, TransactionBase, refuse_autocommit
+from datakit.db.transaction_base import BeginOption, TransactionBase, out_of_time, refuse_autocommit
 from datakit.resilience import RetryPolicy
 from datakit.resilience.reentry import loop_head
 
@@ -58,7 +58,7 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
         frame = sys._getframe(1)
         self._closed()
         try:
-            failure = exc or await self._flush()
+            failure = exc or await self._flush() or out_of_time()
             if failure is None:
                 await self._commit(frame)
                 return False

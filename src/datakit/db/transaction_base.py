@@ -10,8 +10,9 @@ from sqlalchemy.exc import InvalidRequestError
 from datakit.db.attempts import Attempts
 from datakit.db.bind import AsyncBind, SyncBind, engine_of
 from datakit.db.policies import for_transactions, policy_of
-from datakit.errors import ConfigError
+from datakit.errors import ConfigError, DeadlineExceededError
 from datakit.resilience import RetryPolicy, deadline
+from datakit.resilience.deadlines import over
 
 BeginOption = str | bool | int | None
 
@@ -85,6 +86,11 @@ class TransactionBase:
 
 def _still_open() -> tuple[TransactionBase, ...]:
     return tuple(other for other in _open.get() if other._owner is not None)
+
+
+def out_of_time() -> DeadlineExceededError | None:
+    """Return an error when nothing is left of the `deadline`: there is no time to see a COMMIT."""
+    return over("the transaction was rolled back") if deadline.remaining() == 0 else None
 
 
 def refuse_autocommit(connection: Connection) -> None:

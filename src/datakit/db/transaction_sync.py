@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from datakit.db.transaction_base import BeginOption, TransactionBase, refuse_autocommit
+from datakit.db.transaction_base import BeginOption, TransactionBase, out_of_time, refuse_autocommit
 from datakit.resilience import RetryPolicy
 from datakit.resilience.reentry import loop_head
 
@@ -55,7 +55,7 @@ class Transaction(TransactionBase, Generic[C]):
         frame = sys._getframe(1)
         self._closed()
         try:
-            failure = exc or self._flush()
+            failure = exc or self._flush() or out_of_time()
             if failure is None:
                 self._commit(frame)
                 return False

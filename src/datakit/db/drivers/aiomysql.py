@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiomysql.connection import Connection
 from pymysql import err
 
+from datakit.db.drivers.limits import bounded, out_of_time
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     keywords,
@@ -18,7 +19,7 @@ from datakit.db.drivers.mysql import (
     tls_of,
 )
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadlines import deadline, over
+from datakit.resilience.deadlines import deadline
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -98,7 +99,7 @@ class _Connection(Connection):  # type: ignore[misc]
         await super()._process_auth(plugin_name, auth_packet)
 
     async def _read_bytes(self, num_bytes: int) -> bytes:
-        left = deadline.remaining()
+        left = bounded(None)
         if left is None:
             return await super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
         limit = asyncio.timeout(left)
@@ -109,4 +110,4 @@ class _Connection(Connection):  # type: ignore[misc]
             if not limit.expired():
                 raise
             self.close()
-            raise over("waiting for the database") from None
+            raise out_of_time() from None

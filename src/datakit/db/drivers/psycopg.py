@@ -9,7 +9,8 @@ from psycopg import errors
 from sqlalchemy.exc import PendingRollbackError
 
 from datakit.auth import Tls
-from datakit.resilience.deadlines import deadline, over
+from datakit.db.drivers.limits import bounded, out_of_time
+from datakit.resilience.deadlines import deadline
 
 if TYPE_CHECKING:
     from psycopg.abc import RV, PQGen, PQGenConn
@@ -118,30 +119,18 @@ class _Bounded:
             return done.value
 
 
-def _bounded(timeout: float | None) -> float | None:
-    """Return the seconds to wait for the server at most.
-
-    Raises:
-        DeadlineExceededError: nothing is left of the enclosing `deadline`.
-    """
-    left = deadline.remaining()
-    if left is None:
-        return timeout
-    return left if timeout is None else min(left, timeout)
-
-
 class _Connection(_Bounded, psycopg.Connection[Any]):
     def wait(
         self, gen: "PQGen[RV]", interval: float = _INTERVAL, timeout: float | None = None
     ) -> "RV":
-        limit = _bounded(timeout)
+        limit = bounded(timeout)
         try:
             return super().wait(gen, interval, limit)
         except errors._WaitTimeout:
             if limit == timeout:
                 raise
             self.pgconn.finish()  # an answer may still come: nobody must take it for another's
-            raise over("waiting for the database") from None
+            raise out_of_time() from None
 
 
 class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
@@ -151,11 +140,11 @@ class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
         interval: float = _INTERVAL,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own
     ) -> "RV":
-        limit = _bounded(timeout)
+        limit = bounded(timeout)
         try:
             return await super().wait(gen, interval, limit)
         except errors._WaitTimeout:
             if limit == timeout:
                 raise
             self.pgconn.finish()
-            raise over("waiting for the database") from None
+            raise out_of_time() from None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pymysql import err
 from pymysql.connections import Connection
 
+from datakit.db.drivers.limits import bounded, out_of_time
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     keywords,
@@ -17,7 +18,7 @@ from datakit.db.drivers.mysql import (
     tls_of,
 )
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadlines import deadline, over
+from datakit.resilience.deadlines import deadline
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -32,9 +33,6 @@ __all__ = [
 
 EXTRA: Final = "all"
 FACTORIES: Final = ("create_engine",)
-
-_LEAST: Final = 0.001
-"""Seconds; 0 would mean that a socket does not wait at all."""
 
 
 def connect(
@@ -76,7 +74,7 @@ class _Connection(Connection):  # type: ignore[misc]
 
     @property
     def _read_timeout(self) -> float | None:
-        return _bounded(self._own_read_timeout)
+        return bounded(self._own_read_timeout)
 
     @_read_timeout.setter
     def _read_timeout(self, seconds: float | None) -> None:
@@ -84,7 +82,7 @@ class _Connection(Connection):  # type: ignore[misc]
 
     @property
     def _write_timeout(self) -> float | None:
-        return _bounded(self._own_write_timeout)
+        return bounded(self._own_write_timeout)
 
     @_write_timeout.setter
     def _write_timeout(self, seconds: float | None) -> None:
@@ -110,14 +108,7 @@ class _Connection(Connection):  # type: ignore[misc]
         return super()._process_auth(plugin_name, auth_packet, handler)
 
 
-def _bounded(seconds: float | None) -> float | None:
-    left = deadline.remaining()
-    if left is None:
-        return seconds
-    return max(_LEAST, left if seconds is None else min(left, seconds))
-
-
 def _raise_if_over() -> None:
     """Tell a wait that the `deadline` ended from a link that was lost."""
     if deadline.remaining() == 0:
-        raise over("waiting for the database") from None
+        raise out_of_time() from None
