@@ -44,6 +44,10 @@ class Database:
             self.bind = create_engine(url, resolver=Resolver(servers), retry=retry, **options)
 
     @property
+    def is_async(self) -> bool:
+        return isinstance(self.bind, AsyncEngine)
+
+    @property
     def checked_out(self) -> int:
         return int(self.bind.pool.checkedout())  # type: ignore[attr-defined]
 

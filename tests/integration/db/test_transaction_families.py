@@ -1,0 +1,167 @@
+"""Transactions on PostgreSQL and MariaDB alike: lost links, demoted servers, ends of deadlines."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, text
+
+from datakit import deadline
+from datakit.errors import CommitUnknownError, DeadlineExceededError
+from datakit.testing import MariadbServer, PostgresCluster, PostgresNode
+
+from .conftest import Database
+
+Server = PostgresNode | MariadbServer
+INSERT = text("INSERT INTO ledger VALUES (:id)")
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    if request.param == "mariadb":
+        with MariadbServer() as mariadb:
+            yield mariadb
+    else:
+        with PostgresCluster(standbys=0, binaries="system") as cluster:
+            yield cluster.primary
+
+
+@pytest.fixture
+async def ledger(opened: Callable[..., Database], server: Server) -> Database:
+    """A database with an empty table `ledger` (id)."""
+    database = opened(server.url(), pool_size=2)
+    await database.transact(
+        lambda conn: conn.execute(text("CREATE TABLE ledger (id int PRIMARY KEY)"))
+    )
+    return database
+
+
+async def count(database: Database) -> int:
+    return int(await database.scalar("SELECT count(*) FROM ledger"))
+
+
+class Body:
+    """Inserts a row, then does `once` in its first run alone."""
+
+    def __init__(self, once: Callable[[Connection], Any]) -> None:
+        self.once = once
+        self.runs = 0
+
+    def __call__(self, conn: Connection) -> None:
+        self.runs += 1
+        conn.execute(INSERT, {"id": self.runs})
+        if self.runs == 1:
+            self.once(conn)
+
+
+async def test_a_lost_link_in_the_body_is_run_again(ledger: Database, server: Server) -> None:
+    def kill_own(conn: Connection) -> None:
+        if isinstance(server, MariadbServer):
+            server.query(f"KILL CONNECTION {conn.scalar(text('SELECT CONNECTION_ID()'))}")
+        else:
+            conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        conn.execute(text("SELECT 1"))
+
+    body = Body(kill_own)
+    await ledger.transact(body)
+    assert body.runs == 2
+    assert await count(ledger) == 1
+
+
+async def test_a_killed_server_that_comes_back_is_waited_for(
+    ledger: Database, server: Server
+) -> None:
+    def kill(conn: Connection) -> None:
+        server.kill()
+        server.restart()
+        conn.execute(text("SELECT 1"))
+
+    body = Body(kill)
+    await ledger.transact(body)
+    assert body.runs == 2
+    assert await count(ledger) == 1
+
+
+async def test_a_server_that_turned_read_only_is_left_until_it_takes_writes(
+    ledger: Database, server: Server
+) -> None:
+    def switch(value: str) -> None:
+        if isinstance(server, MariadbServer):
+            server.query(f"SET GLOBAL read_only = {value}")
+            return
+        url = server.url().replace("+psycopg", "")
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            conn.execute("SELECT pg_reload_conf()")
+
+    switch("on")
+    await asyncio.sleep(0.2)
+    writing = asyncio.create_task(ledger.transact(lambda conn: conn.execute(INSERT, {"id": 1})))
+    await asyncio.sleep(0.6)
+    assert not writing.done()
+    switch("off")
+    await writing
+    assert await count(ledger) == 1
+
+
+async def test_a_deadlock_is_run_again(ledger: Database, server: Server) -> None:
+    """Two transactions take two rows in opposite orders."""
+    await ledger.transact(lambda conn: conn.execute(INSERT, [{"id": 1}, {"id": 2}]))
+    barrier = asyncio.Barrier(2)
+    loop = asyncio.get_running_loop()
+    runs = 0
+
+    def crossing(first: int, second: int) -> Callable[[Connection], None]:
+        met = False
+
+        def body(conn: Connection) -> None:
+            nonlocal met, runs
+            runs += 1
+            update = text("UPDATE ledger SET id = id WHERE id = :id")
+            conn.execute(update, {"id": first})
+            if not met:
+                met = True
+                meet(conn)
+            conn.execute(update, {"id": second})
+
+        return body
+
+    def meet(conn: Connection) -> None:
+        if ledger.is_async:
+            from sqlalchemy.util import await_only
+
+            await_only(barrier.wait())
+        else:
+            asyncio.run_coroutine_threadsafe(barrier.wait(), loop).result(10)
+
+    await asyncio.gather(ledger.transact(crossing(1, 2)), ledger.transact(crossing(2, 1)))
+    assert runs == 3
+
+
+async def test_a_deadline_that_is_over_before_commit_rolls_back(
+    ledger: Database, server: Server
+) -> None:
+    def late(conn: Connection) -> None:
+        conn.execute(INSERT, {"id": 1})
+        while deadline.remaining():
+            pass
+
+    with deadline(0.3), pytest.raises(DeadlineExceededError, match="rolled back"):
+        await ledger.transact(late)
+    assert await count(ledger) == 0
+
+
+async def test_a_commit_that_the_deadline_ends_is_unknown(ledger: Database, server: Server) -> None:
+    def stop(conn: Connection) -> None:
+        conn.execute(INSERT, {"id": 1})
+        server.stop_process()
+
+    try:
+        with deadline(1.0), pytest.raises(CommitUnknownError):
+            await ledger.transact(stop, idempotent=True)
+    finally:
+        server.resume_process()
+    assert await count(ledger) in (0, 1)
+    assert ledger.checked_out == 0
