@@ -1,6 +1,5 @@
 """Whether a pooled connection may be handed out. Pure."""
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -12,6 +11,9 @@ LOOK_EVERY: Final = 0.1
 GRACE: Final = 5.0
 """Seconds for which a connection is kept whose address is none of its name's any more: during a
 failover a record flips between old and new. Source: RDS endpoints have a TTL of 5 s."""
+
+PEER: Final = "datakit_peer"
+"""Where SQLAlchemy's record of a connection keeps its `Peer`."""
 
 MAX_ADDRESSES: Final = 1_000
 
@@ -28,25 +30,36 @@ class Look(Enum):
     DISCARD = "discard"
 
 
-@dataclass(slots=True)
 class Peer:
-    """Where a connection leads, and when it was looked at last, on both clocks (seconds)."""
+    """Where a connection leads, when it was made, and when it was looked at last.
 
-    ip: str
-    seen_at: float
-    seen_at_wall: float
+    Times are seconds on both clocks. Until `fresh_until` and `fresh_until_wall` it needs no look.
+    """
 
-    def is_new(self, now: float, wall: float) -> bool:
-        """Return whether it was looked at a moment ago."""
-        return now - self.seen_at < LOOK_EVERY and wall - self.seen_at_wall < LOOK_EVERY
+    __slots__ = ("fresh_until", "fresh_until_wall", "ip", "made_at_wall")
+
+    def __init__(self, ip: str, now: float, wall: float) -> None:
+        self.ip = ip
+        self.made_at_wall = wall
+        self.note_seen(now, wall)
 
     def note_seen(self, now: float, wall: float) -> None:
         """Note that it was looked at."""
-        self.seen_at, self.seen_at_wall = now, wall
+        self.fresh_until, self.fresh_until_wall = now + LOOK_EVERY, wall + LOOK_EVERY
 
-    def liveness(self, now: float, wall: float, probe_after: float | None) -> Look:
-        """Return whether to probe it: idle for long, or in a process that was frozen meanwhile."""
-        idle, idle_by_wall = now - self.seen_at, wall - self.seen_at_wall
+    def is_fresh(self, now: float, wall: float) -> bool:
+        """Return whether it was looked at a moment ago."""
+        return now < self.fresh_until and wall < self.fresh_until_wall
+
+    def look(self, now: float, wall: float, *, recycle: float, probe_after: float | None) -> Look:
+        """Return whether it is too old (`recycle` seconds), or may be dead.
+
+        It may be after `probe_after` idle seconds, or in a process that was frozen meanwhile.
+        """
+        if wall - self.made_at_wall >= recycle:
+            return Look.DISCARD
+        idle = now - self.fresh_until + LOOK_EVERY
+        idle_by_wall = wall - self.fresh_until_wall + LOOK_EVERY
         was_frozen = idle_by_wall - idle > FROZEN
         is_idle = probe_after is not None and max(idle, idle_by_wall) >= probe_after
         return Look.PROBE if was_frozen or is_idle else Look.USE

@@ -4,7 +4,7 @@ Listeners on an engine's events; those of an AsyncEngine sit on its `sync_engine
 SQLAlchemy's greenlet.
 """
 
-import time
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -22,11 +22,12 @@ from datakit import events
 from datakit._clock import Clock
 from datakit.auth import Login, PasswordAuth, Tls
 from datakit.auth.masked import Masked, without_frames
-from datakit.db.checkout import MAX_ADDRESSES, Departures, Look, Peer
+from datakit.db.checkout import MAX_ADDRESSES, PEER, Departures, Look, Peer
 from datakit.db.classification import classify
 from datakit.db.drivers import Driver
 from datakit.db.endpoint import Endpoint
 from datakit.db.policies import for_connecting
+from datakit.db.pool import LookingPool
 from datakit.dns import Address
 from datakit.errors import (
     ConfigError,
@@ -43,8 +44,6 @@ T = TypeVar("T")
 
 PROBE_TIMEOUT = 2.0
 """Seconds that a pooled connection has to show that it lives."""
-
-_PEER = "datakit_peer"
 
 
 class Waits(Protocol):
@@ -109,12 +108,20 @@ class Connector:
         )
         self._keywords = target.driver.keywords(target.endpoint)
         self._tls: dict[str, Any] | None = None
+        self._recycle = target.endpoint.recycle
         self._proven: LRUCache[str, None] = LRUCache(MAX_ADDRESSES)
         """Addresses that were connected to and have not failed since: one of several is not tried
         on the chance that it is dead."""
         self._departures = Departures()
         self._was_connected = False
         self._last_failure = ""
+
+    @property
+    def recycle(self) -> float:
+        """Seconds after which a connection is replaced when it is taken."""
+        engine = self._engine()
+        own = math.inf if engine is None else engine.pool._recycle
+        return own if self._recycle == math.inf else self._recycle
 
     @property
     def deadline(self) -> float:
@@ -124,8 +131,13 @@ class Connector:
     def install(self, engine: Engine) -> None:
         """Listen to `engine`'s events."""
         self._engine = ref(engine)
+        if engine.pool._recycle > -1:
+            self._recycle = math.inf  # SQLAlchemy's own, which the user asked for, is at work
         event.listen(engine, "do_connect", self._do_connect)
-        event.listen(engine, "checkout", self._checkout)
+        if isinstance(engine.pool, LookingPool):
+            engine.pool.look = self._look
+        else:
+            event.listen(engine, "checkout", self._checkout)
         event.listen(engine, "handle_error", self._handle_error)
         self.target.driver.install(engine.dialect)
         renew_after_fork(self)
@@ -155,7 +167,7 @@ class Connector:
                 told.add_note(note)
             raise told from exc
         now, wall = self._clock.monotonic(), self._clock.wall()
-        record.info[_PEER] = Peer(ip, now, wall)
+        record.info[PEER] = Peer(ip, now, wall)
         self._was_connected = True
         self._proven[ip] = None
         self._departures.forget(ip)
@@ -229,22 +241,27 @@ class Connector:
     def _checkout(
         self,
         connection: DBAPIConnection,
-        record: ConnectionPoolEntry,
+        entry: ConnectionPoolEntry,
         proxy: PoolProxiedConnection,
-        _monotonic: Callable[[], float] = time.monotonic,
-        _wall: Callable[[], float] = time.time,
     ) -> None:
-        """Replace a connection that is dead, or whose name points elsewhere now.
+        """Look at a connection of a pool that does not do so itself."""
+        peer: Peer | None = entry.info.get(PEER)
+        if peer is not None and not peer.is_fresh(self._clock.monotonic(), self._clock.wall()):
+            self._look(entry, peer)
 
-        One that was made or looked at a moment ago is taken as it is.
+    def _look(self, entry: ConnectionPoolEntry, peer: Peer) -> None:
+        """Do nothing where a connection may be handed out.
+
+        Raises:
+            DisconnectionError: it is dead, too old, or its name points elsewhere now.
         """
-        peer: Peer | None = record.info.get(_PEER)
-        now, wall = _monotonic(), _wall()
-        if peer is None or peer.is_new(now, wall):
-            return
-        host, ip = self.target.host, peer.ip
-        if peer.liveness(now, wall, self.target.endpoint.probe_after) is Look.PROBE:
-            self._probe(connection, ip)
+        host, ip, endpoint = self.target.host, peer.ip, self.target.endpoint
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        look = peer.look(now, wall, recycle=self._recycle, probe_after=endpoint.probe_after)
+        if look is Look.DISCARD:
+            raise DisconnectionError(f"the connection to {ip} is older than {self._recycle:g} s")
+        if look is Look.PROBE and entry.dbapi_connection is not None:
+            self._probe(entry.dbapi_connection, ip)
         is_current = self._waits.is_current(host, ip)
         if self._departures.look(ip, now, is_current=is_current) is Look.DISCARD:
             events.emit(events.ConnectionMoved, host, ip)
@@ -279,7 +296,7 @@ class Connector:
             context.invalidate_pool_on_disconnect = False
         elif not context.is_disconnect:
             return
-        peer: Peer | None = connection.info.get(_PEER)
+        peer: Peer | None = connection.info.get(PEER)
         if peer is not None:
             self._failed(peer.ip)
 

@@ -39,7 +39,7 @@ def describe(engine: Engine | AsyncEngine) -> str:
         "driver": f"{plain.dialect.name}+{plain.dialect.driver}",
         "auth": "password of the URL" if target.auth is None else repr(target.auth),
         "tls": "verify-full off loopback" if target.tls is None else target.tls.mode,
-        "pool": f"{plain.pool.status()}; recycled after {plain.pool._recycle:g} s",
+        "pool": f"{plain.pool.status()}; recycled after {connector.recycle:g} s",
         "probe": probe,
         "connect": f"{endpoint.connect_timeout:g} s an attempt, {connector.deadline:g} s in all",
         "pinning linter": "on" if endpoint.pins else "off",

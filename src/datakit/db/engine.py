@@ -21,7 +21,7 @@ from datakit.db.drivers import driver_for
 from datakit.db.endpoint import Endpoint, endpoint_for
 from datakit.db.pinning_lint import lint_pinning
 from datakit.db.policies import default_policy, remember
-from datakit.db.pool import AsyncBoundedPool, BoundedPool
+from datakit.db.pool import AsyncLookingPool, LookingPool
 from datakit.db.waiting import AwaitedClock, Awaiting, Blocking
 from datakit.dns import AsyncResolver, Resolver
 from datakit.errors import ConfigError, MissingExtraError
@@ -64,7 +64,7 @@ def create_engine(
     """
     plan = _plan("create_engine", url, auth, tls, endpoint, sqlalchemy_kwargs)
     waits = Blocking(_checked(resolver, Resolver) or Resolver())
-    engine = sqlalchemy.create_engine(plan.url, **plan.kwargs(sqlalchemy_kwargs, BoundedPool))
+    engine = sqlalchemy.create_engine(plan.url, **plan.kwargs(sqlalchemy_kwargs, LookingPool))
     _install(engine, plan.target, waits, retry)
     return engine
 
@@ -85,7 +85,7 @@ def create_async_engine(
     """
     plan = _plan("create_async_engine", url, auth, tls, endpoint, sqlalchemy_kwargs)
     waits = Awaiting(_checked(resolver, AsyncResolver) or AsyncResolver())
-    kwargs = plan.kwargs(sqlalchemy_kwargs, AsyncBoundedPool)
+    kwargs = plan.kwargs(sqlalchemy_kwargs, AsyncLookingPool)
     engine = sqlalchemy_create_async_engine(plan.url, **kwargs)
     _install(engine.sync_engine, plan.target, waits, retry)
     return engine
@@ -136,7 +136,6 @@ class _Plan:
             endpoint = self.target.endpoint
             defaults["pool_size"] = endpoint.pool_size
             defaults["max_overflow"] = endpoint.max_overflow
-            defaults["pool_recycle"] = endpoint.recycle
         return {**defaults, **given}
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import PendingRollbackError
 
 from datakit.auth import Tls
 from datakit.db.drivers.limits import bounded, out_of_time
-from datakit.resilience.deadlines import deadline
+from datakit.resilience.deadlines import current, deadline
 
 if TYPE_CHECKING:
     from psycopg.abc import RV, PQGen, PQGenConn
@@ -123,6 +123,8 @@ class _Connection(_Bounded, psycopg.Connection[Any]):
     def wait(
         self, gen: "PQGen[RV]", interval: float = _INTERVAL, timeout: float | None = None
     ) -> "RV":
+        if current.get() is None:
+            return psycopg.Connection.wait(self, gen, interval, timeout)
         limit = bounded(timeout)
         try:
             return super().wait(gen, interval, limit)
