@@ -19,7 +19,8 @@ class Endpoint:
     connect_timeout: for one attempt. deadline: for connecting and for a transaction in all.
     keepalive_idle: silence after which the kernel asks whether the peer is there.
     pins: whether session state costs the proxy its multiplexing; prepared statements are off and
-        the pinning linter is on.
+        the pinning linter is on. writes: whether it must lead to a server that takes writes, which
+        each new connection checks: a record may still point to the one before a failover.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Endpoint:
     deadline: float = 30.0
     keepalive_idle: int = 1
     pins: bool = False
+    writes: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -44,7 +46,7 @@ PROFILES: Final[dict[str, Endpoint]] = {
         kind="proxy", probe_after=None, connect_timeout=10.0, keepalive_idle=30, pins=True
     ),
     # A failover takes up to 60 s. Source: Aurora documentation, "High availability".
-    "cluster": Endpoint(kind="cluster", deadline=60.0),
+    "cluster": Endpoint(kind="cluster", deadline=60.0, writes=True),
     # Young connections, so that new replicas get their share.
     "reader": Endpoint(kind="reader", recycle=300.0),
     "instance": Endpoint(kind="instance", deadline=60.0),

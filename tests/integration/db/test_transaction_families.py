@@ -38,6 +38,16 @@ async def ledger(opened: Callable[..., Database], server: Server) -> Database:
     return database
 
 
+def make_read_only(server: Server, value: str) -> None:
+    if isinstance(server, MariadbServer):
+        server.query(f"SET GLOBAL read_only = {value}")
+        return
+    url = server.url().replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+        conn.execute("SELECT pg_reload_conf()")
+
+
 async def count(database: Database) -> int:
     return int(await database.scalar("SELECT count(*) FROM ledger"))
 
@@ -87,23 +97,28 @@ async def test_a_killed_server_that_comes_back_is_waited_for(
 async def test_a_server_that_turned_read_only_is_left_until_it_takes_writes(
     ledger: Database, server: Server
 ) -> None:
-    def switch(value: str) -> None:
-        if isinstance(server, MariadbServer):
-            server.query(f"SET GLOBAL read_only = {value}")
-            return
-        url = server.url().replace("+psycopg", "")
-        with psycopg.connect(url, autocommit=True) as conn:
-            conn.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
-            conn.execute("SELECT pg_reload_conf()")
-
-    switch("on")
+    make_read_only(server, "on")
     await asyncio.sleep(0.2)
     writing = asyncio.create_task(ledger.transact(lambda conn: conn.execute(INSERT, {"id": 1})))
     await asyncio.sleep(0.6)
     assert not writing.done()
-    switch("off")
+    make_read_only(server, "off")
     await writing
     assert await count(ledger) == 1
+
+
+async def test_a_writers_endpoint_that_leads_to_a_reader_is_asked_until_it_leads_to_a_writer(
+    opened: Callable[..., Database], server: Server
+) -> None:
+    make_read_only(server, "on")
+    await asyncio.sleep(0.2)
+    database = opened(server.url(), endpoint="cluster")
+    reading = asyncio.create_task(database.scalar("SELECT 1"))
+    await asyncio.sleep(0.6)
+    assert not reading.done()
+    assert await opened(server.url(), endpoint="reader").scalar("SELECT 1") == 1
+    make_read_only(server, "off")
+    assert await reading == 1
 
 
 async def test_a_deadlock_is_run_again(ledger: Database, server: Server) -> None:

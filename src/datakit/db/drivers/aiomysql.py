@@ -9,10 +9,12 @@ from pymysql import err
 from datakit.db.drivers.limits import bounded, out_of_time
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
+    ROLE,
     keywords,
     not_connected,
     refuse_clear_text,
     refuse_downgrade,
+    refuse_reader,
     set_options,
     timed_out,
     tls_keywords,
@@ -52,10 +54,15 @@ def connect(
             try:
                 async with asyncio.timeout(deadline.remaining()):
                     await connection._connect()
+                    if endpoint.writes:
+                        async with connection.cursor() as cursor:
+                            await cursor.execute(ROLE)
+                            refuse_reader(await cursor.fetchone(), params["host"])
             except (DeadlineExceededError, TimeoutError) as exc:
                 connection.close()
                 raise timed_out(params["host"], ip, seconds) from exc
             except err.OperationalError as exc:
+                connection.close()
                 if not isinstance(exc.__cause__, OSError):
                     raise
                 raise not_connected(params["host"], ip, exc.__cause__) from exc

@@ -4,9 +4,11 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from pymysql import err
-from pymysql.constants import CLIENT, CR
+from pymysql.constants import CLIENT, CR, ER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from datakit.auth import Tls
     from datakit.db.endpoint import Endpoint
 
@@ -36,6 +38,24 @@ def tls_of(cparams: dict[str, Any]) -> bool | None:
 def tls_keywords(tls: "Tls") -> dict[str, Any]:
     """Return the `ssl` keyword."""
     return {"ssl": tls.context()}
+
+
+ROLE: Final = "SELECT @@innodb_read_only | @@read_only"
+"""Not 0 on a server that takes no writes. Source: Aurora User Guide, `innodb_read_only`."""
+
+
+def refuse_reader(row: "Sequence[Any] | None", host: str) -> None:
+    """Let no connection be used for writing that leads to a server which takes no writes.
+
+    row: what `ROLE` gives.
+
+    Raises:
+        pymysql.err.OperationalError: it does.
+    """
+    if row is not None and int(row[0]):
+        raise err.OperationalError(
+            ER.OPTION_PREVENTS_STATEMENT, f"{host} leads to a server that is read-only"
+        )
 
 
 def set_options(sock: socket.socket, endpoint: "Endpoint") -> None:

@@ -35,7 +35,8 @@ _FALLBACK: Final = 2
 
 
 def keywords(endpoint: "Endpoint") -> dict[str, Any]:
-    """Return libpq's keepalives, and no prepared statements where they would pin a session.
+    """Return libpq's keepalives, no prepared statements where they would pin a session, and
+    that a writer's endpoint must lead to a writer, which the server says as the session begins.
 
     Source: Aurora User Guide, "Fast failover with Aurora PostgreSQL", for the keepalives.
     """
@@ -45,7 +46,11 @@ def keywords(endpoint: "Endpoint") -> dict[str, Any]:
         "keepalives_count": 5,
         "tcp_user_timeout": 1_000 * (endpoint.keepalive_idle + 5),
     }
-    return found | ({"prepare_threshold": None} if endpoint.pins else {})
+    if endpoint.pins:
+        found["prepare_threshold"] = None
+    if endpoint.writes:
+        found["target_session_attrs"] = "read-write"
+    return found
 
 
 def tls_of(cparams: dict[str, Any]) -> bool | None:

@@ -9,9 +9,11 @@ from pymysql.connections import Connection
 from datakit.db.drivers.limits import bounded, out_of_time
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
+    ROLE,
     keywords,
     not_connected,
     refuse_clear_text,
+    refuse_reader,
     set_options,
     timed_out,
     tls_keywords,
@@ -53,11 +55,16 @@ def connect(
             sock = socket.create_connection((ip, connection.port), seconds)
             set_options(sock, endpoint)
             connection.connect(sock)
+            if endpoint.writes:
+                with connection.cursor() as cursor:
+                    cursor.execute(ROLE)
+                    refuse_reader(cursor.fetchone(), host)
     except DeadlineExceededError as exc:
         raise timed_out(host, ip, seconds) from exc
     except OSError as exc:
         raise not_connected(host, ip, exc) from exc
     except err.OperationalError as exc:
+        connection._force_close()
         cause = getattr(exc, "original_exception", None)
         if cause is None:
             raise
