@@ -7,8 +7,10 @@ machine disturbs them alike. A PostgreSQL of its own is started.
 import time
 from collections.abc import Callable
 
+import psycopg
 import sqlalchemy
-from sqlalchemy import Engine, text
+from aws_advanced_python_wrapper import AwsWrapperConnection, release_resources
+from sqlalchemy import Engine, NullPool, text
 
 from datakit import Resolver, create_engine, transaction
 from datakit.testing import DnsServer, PostgresCluster
@@ -62,6 +64,28 @@ def retried(engine: Engine) -> Callable[[], None]:
     return work
 
 
+def new_connections(cluster: PostgresCluster, dns: DnsServer) -> dict[str, Callable[[], object]]:
+    """Return what connects and closes, each in its own way; the first work is datakit's."""
+    node = cluster.primary
+    named = cluster.url().replace(node.address, NAME)
+    conninfo = cluster.url().replace("+psycopg", "")
+    ours = create_engine(named, resolver=Resolver([dns.endpoint]), poolclass=NullPool)
+    plain = sqlalchemy.create_engine(cluster.url(), poolclass=NullPool)
+
+    def wrapped(plugins: str) -> Callable[[], object]:
+        return lambda: AwsWrapperConnection.connect(
+            psycopg.Connection.connect, conninfo, plugins=plugins
+        ).close()
+
+    return {
+        "datakit, by name": checkout(ours),
+        "SQLAlchemy, by address": checkout(plain),
+        "psycopg alone, by address": lambda: psycopg.connect(conninfo).close(),
+        "AWS wrapper, no plugins, by address": wrapped(""),
+        "AWS wrapper, failover, by address": wrapped("failover"),
+    }
+
+
 def main() -> None:
     with PostgresCluster(standbys=0) as cluster, DnsServer() as dns:
         dns.set(NAME, "A", [cluster.primary.address], ttl=300)
@@ -83,8 +107,10 @@ def main() -> None:
             {"datakit transaction()": retried(ours), "SQLAlchemy engine.begin()": begin(plain)},
             200,
         )
+        compare("a new connection", new_connections(cluster, dns), 10)
         for engine in (ours, plain, pinged):
             engine.dispose()
+    release_resources()
 
 
 if __name__ == "__main__":
