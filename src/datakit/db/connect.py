@@ -155,14 +155,13 @@ class Connector:
         cargs: list[Any],
         cparams: dict[str, Any],
     ) -> DBAPIConnection:
-        error = dialect.loaded_dbapi.OperationalError
         try:
             connection, ip = self._policy.call(
                 self._waits.through, self._gate, lambda: self._attempt(dialect, cparams)
             )
         except (DnsError, DeadlineExceededError) as exc:
             last = f"; the last attempt failed: {self._last_failure}" if self._last_failure else ""
-            told = error(f"connection failed: {exc}{last}")
+            told = self.target.driver.unreachable(f"{exc}{last}")
             for note in getattr(exc, "__notes__", ()):
                 told.add_note(note)
             raise told from exc
@@ -175,8 +174,8 @@ class Connector:
 
     def _attempt(self, dialect: Dialect, cparams: dict[str, Any]) -> tuple[DBAPIConnection, str]:
         target = self.target
-        seconds = deadline.bound(target.endpoint.connect_timeout)
         ip = self._address()
+        seconds = deadline.bound(target.endpoint.connect_timeout)
         try:
             params = self._parameters(cparams, ip)
             return self._logged_in(dialect, params, ip, seconds), ip
@@ -192,7 +191,12 @@ class Connector:
         ip = addresses[0].ip
         if len(addresses) == 1 or ip in self._proven:
             return ip
-        return self._waits.first_to_answer(host, addresses)
+        try:
+            with deadline(self.target.endpoint.connect_timeout):
+                return self._waits.first_to_answer(host, addresses)
+        except (OSError, DeadlineExceededError) as exc:
+            self._last_failure = str(exc)
+            raise self.target.driver.unreachable(str(exc)) from exc
 
     def _failed(self, ip: str) -> None:
         self._proven.pop(ip, None)

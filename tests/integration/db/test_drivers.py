@@ -146,6 +146,21 @@ async def test_a_dead_address_among_several_costs_no_attempt(
     assert await asyncio.gather(*(database.scalar("SELECT 1") for _ in range(4))) == [1] * 4
 
 
+async def test_a_name_that_leads_to_dead_addresses_is_asked_again(
+    opened: Opened, server: Server, dns_server: DnsServer
+) -> None:
+    dns_server.set(NAME, "A", ["127.0.0.201", "127.0.0.202", "127.0.0.203"], ttl=300)
+    database = opened(named(server), servers=[dns_server.endpoint])
+    waiting = asyncio.create_task(database.scalar("SELECT 1"))
+    await asyncio.sleep(0.4)
+    assert not waiting.done()
+    dns_server.set(NAME, "A", [server.address], ttl=300)
+    assert await waiting == 1
+    hopeless = opened(named(server, "nobody.internal"), servers=["127.0.0.250"])
+    with deadline(0.5), pytest.raises(OperationalError, match="connect"):
+        await hopeless.scalar("SELECT 1")
+
+
 async def test_a_statement_ends_with_the_deadline(opened: Opened, server: Server) -> None:
     database = opened(server.url(), pool_size=1, max_overflow=0)
     before = await database.scalar(WHO[type(server)])

@@ -44,7 +44,7 @@ def make_read_only(server: Server, value: str) -> None:
         return
     url = server.url().replace("+psycopg", "")
     with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+        conn.execute(b"ALTER SYSTEM SET default_transaction_read_only = " + value.encode())
         conn.execute("SELECT pg_reload_conf()")
 
 

@@ -19,6 +19,7 @@ from datakit.db.drivers.mysql import (
     timed_out,
     tls_keywords,
     tls_of,
+    unreachable,
 )
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_PORT", "EXTRA", "FACTORIES",
-    "connect", "install", "keywords", "tls_keywords", "tls_of",
+    "connect", "install", "keywords", "tls_keywords", "tls_of", "unreachable",
 ]  # fmt: skip
 
 EXTRA: Final = "aiomysql"

@@ -53,6 +53,10 @@ class Driver(Protocol):
         """
         ...
 
+    def unreachable(self, text: str) -> Exception:
+        """Return the driver's own error for a server that could not be reached."""
+        ...
+
     def install(self, dialect: Dialect) -> None:
         """Make an engine's own `dialect` safer where the driver needs it."""
         ...

@@ -111,6 +111,11 @@ def not_connected(host: str, ip: str, cause: BaseException | None) -> err.Operat
     return err.OperationalError(code, f"Can't connect to MySQL server on {host!r} ({ip}): {cause}")
 
 
+def unreachable(text: str) -> err.OperationalError:
+    """Return the drivers' error for a server that could not be reached."""
+    return err.OperationalError(CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server: {text}")
+
+
 def timed_out(host: str, ip: str, seconds: float) -> err.OperationalError:
     """Return the error of an attempt to connect that took too long."""
     return err.OperationalError(

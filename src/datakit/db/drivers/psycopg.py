@@ -83,6 +83,11 @@ def connect(
         return cast("DBAPIConnection", _Connection.connect(**params))
 
 
+def unreachable(text: str) -> psycopg.OperationalError:
+    """Return psycopg's error for a server that could not be reached."""
+    return psycopg.OperationalError(f"connection failed: {text}")
+
+
 def install(dialect: "Dialect") -> None:
     """Make `dialect` refuse a COMMIT that PostgreSQL would answer with ROLLBACK, and no error.
 

@@ -3,8 +3,7 @@
 import socket
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from pymysql import err
-from pymysql.connections import Connection
+from pymysql import connections, err
 
 from datakit.db.drivers.limits import bounded, out_of_time
 from datakit.db.drivers.mysql import (
@@ -18,6 +17,7 @@ from datakit.db.drivers.mysql import (
     timed_out,
     tls_keywords,
     tls_of,
+    unreachable,
 )
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_PORT", "EXTRA", "FACTORIES",
-    "connect", "install", "keywords", "tls_keywords", "tls_of",
+    "connect", "install", "keywords", "tls_keywords", "tls_of", "unreachable",
 ]  # fmt: skip
+
+_Base: Any = connections.Connection  # whose stubs leave the parts out that are overridden here
 
 EXTRA: Final = "all"
 FACTORIES: Final = ("create_engine",)
@@ -76,7 +78,7 @@ def install(dialect: "Dialect") -> None:
     """Do nothing: a failed statement does not end MySQL's transactions."""
 
 
-class _Connection(Connection):  # type: ignore[misc]
+class _Connection(_Base):  # type: ignore[misc]
     """Whose waits for the server end with the enclosing `deadline`."""
 
     @property
