@@ -1,5 +1,7 @@
 """Tokens to log in to ElastiCache with, made here from the process's credentials."""
 
+from typing import TYPE_CHECKING
+
 from datakit._clock import SYSTEM_CLOCK, Clock
 from datakit.auth.credentials import CredentialSource, DefaultCredentials
 from datakit.auth.lifetime import TOKEN_EXPIRES
@@ -7,6 +9,9 @@ from datakit.auth.password import Login, PasswordAuth
 from datakit.auth.rds import region_for
 from datakit.auth.sigv4 import presign
 from datakit.auth.tokens import TokenCache
+
+if TYPE_CHECKING:
+    from redis.credentials import CredentialProvider
 
 
 class ElastiCacheIam(PasswordAuth):
@@ -80,3 +85,24 @@ class ElastiCacheIam(PasswordAuth):
         self._tokens.clear()
         self._credentials.forget()
         return 0.0 if failures <= 1 else None
+
+    def provider(self) -> "CredentialProvider":
+        """Return what redis-py takes as `credential_provider=`.
+
+        The server drops a connection 12 hours after it logged in; redis-py connects anew then.
+        """
+        from redis.credentials import CredentialProvider
+
+        login, alogin = self.login, self.alogin
+        asked = Login(self._cache, 0, self._user)
+
+        class Provider(CredentialProvider):
+            def get_credentials(self) -> tuple[str, str]:
+                found = login(asked)
+                return found.user, found.password or ""
+
+            async def get_credentials_async(self) -> tuple[str, str]:
+                found = await alogin(asked)
+                return found.user, found.password or ""
+
+        return Provider()

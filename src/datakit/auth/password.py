@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from datakit.errors import AuthError
+from datakit.errors import AuthError, ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,19 @@ class CalledAuth(PasswordAuth):
     def refused(self, login: Login, failures: int) -> float | None:
         """Ask the function once more, which may know a newer one."""
         return 0.0 if failures <= 1 else None
+
+
+def password_auth(given: "PasswordAuth | Callable[[], str | Awaitable[str]]") -> PasswordAuth:
+    """Return `given`, a function made into one that asks it.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(given, PasswordAuth):
+        return given
+    if callable(given):
+        return CalledAuth(given)
+    raise ConfigError("auth=: expected IamAuth(), SecretAuth(), ElastiCacheIam() or a function")
 
 
 def _with_password(login: Login, password: object) -> Login:

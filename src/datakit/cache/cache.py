@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar
 
 from datakit._clock import SYSTEM_CLOCK, Clock
+from datakit.auth.password import PasswordAuth
 from datakit.cache.backends.opening import Backends
-from datakit.cache.backends.url import parse_url
+from datakit.cache.backends.url import parse_url, with_auth
 from datakit.cache.cache_async import AsyncCache
 from datakit.cache.codec import PLAIN, Codec, codec_of
 from datakit.cache.core import MISS, UNASKED, Core
@@ -31,6 +32,8 @@ class Cache:
     url: `memory://`, `redis://user:password@host:port/db` or `rediss://...` (verified TLS;
         `?ssl_ca_certs=` names certificates to trust beside the system's).
     namespace: letters, digits, `.`, `_`, `-`; put before every key.
+    auth: `ElastiCacheIam(...)`, `SecretAuth(...)` or a function that returns the password, asked
+        with each connection; None for the URL's.
     timeout: seconds of one operation; a nearer `deadline` shortens it. connect_timeout: seconds
         to connect. (0.25 and 1.0: ElastiCache's guidance to fail fast and load.)
     max_loads: loads that run at once while the cache cannot be asked. (25: resilience4j's
@@ -46,6 +49,7 @@ class Cache:
         url: str = "memory://",
         *,
         namespace: str = "",
+        auth: PasswordAuth | Callable[[], Any] | None = None,
         timeout: float = 0.25,
         connect_timeout: float = 1.0,
         max_loads: int = 25,
@@ -53,7 +57,7 @@ class Cache:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         _check(namespace, timeout, connect_timeout, max_loads, max_items)
-        self._target = parse_url(url)
+        self._target = with_auth(parse_url(url), auth)
         self._core = Core(namespace=namespace, max_loads=max_loads, clock=clock)
         backends = Backends(
             self._target, timeout=timeout, connect_timeout=connect_timeout, max_items=max_items

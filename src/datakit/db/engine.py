@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_asyn
 from datakit._clock import SYSTEM_CLOCK
 from datakit.auth import IamAuth, PasswordAuth, Tls
 from datakit.auth.masked import Masked
-from datakit.auth.password import CalledAuth
+from datakit.auth.password import password_auth
 from datakit.db.connect import Connector, Target, check_tls
 from datakit.db.description import remember_connector
 from datakit.db.drivers import driver_for
@@ -196,13 +196,13 @@ def _target(
 
 
 def _auth(given: Auth) -> PasswordAuth | None:
-    if given is None or isinstance(given, PasswordAuth):
-        return given
-    if given == "iam":
+    if given is None:
+        return None
+    if isinstance(given, str):
+        if given != "iam":
+            raise ConfigError("auth=: the only word is 'iam'; pass a password in the URL")
         return IamAuth()
-    if callable(given):
-        return CalledAuth(given)
-    raise ConfigError("auth=: expected 'iam', IamAuth(), SecretAuth() or a function")
+    return password_auth(given)
 
 
 def _install(

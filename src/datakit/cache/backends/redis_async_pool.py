@@ -6,14 +6,16 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from redis.asyncio.connection import Connection, SSLConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
+from datakit.auth import Login
 from datakit.cache.backends.redis_wire import (
     MAX_CONNECTIONS,
     NEWEST_PROTOCOL,
     OLDEST_PROTOCOL,
     allowed,
     connection_options,
+    is_outlived,
     is_spent,
 )
 from datakit.cache.backends.url import Target
@@ -24,6 +26,7 @@ class _Announcing:
     """Tells when the connection that it is mixed into is made and the handshake begins."""
 
     connected: Callable[[], None]
+    made_at: float
 
     async def _connect(self) -> None:
         await super()._connect()  # type: ignore[misc]
@@ -112,31 +115,44 @@ class AsyncRedisPool:
         """Return a connection that waits for work, None when there is none in order."""
         while pool.idle:
             link = pool.idle.pop()
-            if await _is_quiet(link):
+            now = asyncio.get_running_loop().time()
+            if not is_outlived(self._target, link.made_at, now) and await _is_quiet(link):
                 return link
             await link.disconnect(nowait=True)
         return None
 
     async def _dial(self, limit: asyncio.Timeout) -> Link:
+        """Return a new connection, with another password if the first one is refused."""
+        auth, asked = self._target.auth, self._target.login
+        login = asked if auth is None else await auth.alogin(asked)
+        try:
+            return await self._speak(limit, login)
+        except AuthenticationError:
+            if auth is None or auth.refused(login, 1) is None:
+                raise
+        return await self._speak(limit, await auth.alogin(asked))
+
+    async def _speak(self, limit: asyncio.Timeout, login: Login) -> Link:
         """Return a new connection; a server that does not know RESP3 is asked for RESP2."""
         try:
-            return await self._connect(self._protocol, limit)
+            return await self._connect(self._protocol, limit, login)
         except ResponseError:
             if self._protocol == OLDEST_PROTOCOL:
                 raise
         # outside the handler: the refusal may echo the credentials sent with HELLO
-        link = await self._connect(OLDEST_PROTOCOL, limit)
+        link = await self._connect(OLDEST_PROTOCOL, limit, login)
         self._protocol = OLDEST_PROTOCOL
         return link
 
-    async def _connect(self, protocol: int, limit: asyncio.Timeout) -> Link:
+    async def _connect(self, protocol: int, limit: asyncio.Timeout, login: Login) -> Link:
         kind = TlsConnection if self._target.tls else TcpConnection
         link = kind(
-            **connection_options(self._target, protocol),
+            **connection_options(self._target, protocol, login),
             socket_timeout=None,  # `limit` is over everything, and costs one timer, not three
             socket_connect_timeout=None,
         )
         now = asyncio.get_running_loop().time
+        link.made_at = now()
         link.connected = lambda: limit.reschedule(now() + allowed(self._timeout))
         limit.reschedule(now() + allowed(self._connect_timeout))
         try:

@@ -5,8 +5,9 @@ from collections import deque
 from threading import BoundedSemaphore
 from time import monotonic
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
+from datakit.auth import Login
 from datakit.cache.backends.redis_socket import Link, new_link
 from datakit.cache.backends.redis_wire import (
     MAX_CONNECTIONS,
@@ -14,6 +15,7 @@ from datakit.cache.backends.redis_wire import (
     OLDEST_PROTOCOL,
     allowed,
     connection_options,
+    is_outlived,
     is_spent,
 )
 from datakit.cache.backends.url import Target
@@ -84,29 +86,41 @@ class RedisPool:
             except IndexError:
                 return None
             link.bounded.until = until
-            if _is_quiet(link):
+            if not is_outlived(self._target, link.made_at, monotonic()) and _is_quiet(link):
                 return link
             link.disconnect()
         return None
 
     def _dial(self) -> Link:
+        """Return a new connection, with another password if the first one is refused."""
+        auth, asked = self._target.auth, self._target.login
+        login = asked if auth is None else auth.login(asked)
+        try:
+            return self._speak(login)
+        except AuthenticationError:
+            if auth is None or auth.refused(login, 1) is None:
+                raise
+        return self._speak(auth.login(asked))
+
+    def _speak(self, login: Login) -> Link:
         """Return a new connection; a server that does not know RESP3 is asked for RESP2."""
         try:
-            return self._connect(self._protocol)
+            return self._connect(self._protocol, login)
         except ResponseError:
             if self._protocol == OLDEST_PROTOCOL:
                 raise
         # outside the handler: the refusal may echo the credentials sent with HELLO
-        link = self._connect(OLDEST_PROTOCOL)
+        link = self._connect(OLDEST_PROTOCOL, login)
         self._protocol = OLDEST_PROTOCOL
         return link
 
-    def _connect(self, protocol: int) -> Link:
-        options = connection_options(self._target, protocol) | {
+    def _connect(self, protocol: int, login: Login) -> Link:
+        options = connection_options(self._target, protocol, login) | {
             "socket_timeout": self._timeout,
             "socket_connect_timeout": deadline.bound(self._connect_timeout),
         }
         link = new_link(self._target, options)
+        link.made_at = monotonic()
         link.limit = lambda: monotonic() + allowed(self._timeout)
         try:
             link.connect()

@@ -48,11 +48,13 @@ class BoundedSocket:
 class _Bounded:
     """Gives the connection that it is mixed into a bounded socket.
 
-    limit: returns the monotonic second at which a connection made now must be of use.
+    limit: returns the monotonic second at which a connection made now must be of use. made_at: when
+    it was made.
     """
 
     limit: Callable[[], float]
     bounded: BoundedSocket
+    made_at: float
 
     def _connect(self) -> BoundedSocket:
         sock = super()._connect()  # type: ignore[misc]
@@ -73,6 +75,7 @@ class Link(Protocol):
 
     bounded: BoundedSocket
     limit: Callable[[], float]
+    made_at: float
 
     def connect(self) -> None:
         """Connect and shake hands, unless that is done."""

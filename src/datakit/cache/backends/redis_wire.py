@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from datakit.auth import Login
 from datakit.cache.backends.url import Target
 from datakit.cache.entry import Entry, EntryError, pack, unpack
 from datakit.resilience.deadlines import deadline
@@ -26,14 +27,24 @@ def allowed(seconds: float) -> float:
     return seconds if left is None else min(seconds, left)
 
 
-def connection_options(target: Target, protocol: int) -> dict[str, Any]:
+AUTH_LIFE: Final = 11 * 3600.0
+"""Seconds after which a connection that logged in with a token is replaced: ElastiCache drops it
+after 12 hours. Source: ElastiCache User Guide, "Authenticating with IAM"."""
+
+
+def is_outlived(target: Target, made_at: float, now: float) -> bool:
+    """Return whether a connection must log in again, `made_at` and `now` on the same clock."""
+    return target.auth is not None and now - made_at >= AUTH_LIFE
+
+
+def connection_options(target: Target, protocol: int, login: Login) -> dict[str, Any]:
     """Return the keyword arguments of a redis-py connection, timeouts left out."""
     options: dict[str, Any] = {
         "host": target.host,
         "port": target.port,
         "db": target.db,
-        "username": target.username,
-        "password": target.password,
+        "username": login.user or None,
+        "password": login.password,
         "protocol": protocol,
         "driver_info": None,  # CLIENT SETINFO costs two round trips a connection
         "health_check_interval": 0,

@@ -1,10 +1,14 @@
 """A cache's URL, read without importing any driver. Pure."""
 
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from datakit.auth.password import Login, PasswordAuth, password_auth
 from datakit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KNOWN: Final = ("memory", "redis", "rediss")
 PLANNED: Final = (
@@ -23,6 +27,7 @@ class Target:
     """Where a cache lies. The credentials are left out of the repr.
 
     ca: path of a file of PEM certificates to trust beside the system's; TLS only.
+    auth: where user and password come from, instead of the URL.
     """
 
     scheme: str
@@ -32,6 +37,12 @@ class Target:
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     ca: str | None = None
+    auth: PasswordAuth | None = field(default=None, repr=False)
+
+    @property
+    def login(self) -> Login:
+        """What the URL says of the user."""
+        return Login(self.host, self.port, self.username or "", self.password)
 
     @property
     def tls(self) -> bool:
@@ -98,3 +109,19 @@ def _ca(scheme: str, query: str) -> str | None:
             "timeouts are arguments of Cache"
         )
     return ca
+
+
+def with_auth(target: Target, given: "PasswordAuth | Callable[[], Any] | None") -> Target:
+    """Return `target` with user and password from `given`.
+
+    Raises:
+        ConfigError: there is nobody to log in to, or tokens would go out in the clear.
+    """
+    if given is None:
+        return target
+    auth = password_auth(given)
+    if target.scheme == "memory":
+        raise ConfigError("cache URL memory://: takes no auth=")
+    if auth.needs_verified_tls and not target.tls:
+        raise ConfigError(f"{auth!r} needs verified TLS: use rediss://{target.host}")
+    return replace(target, auth=auth)
