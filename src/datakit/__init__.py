@@ -51,7 +51,17 @@ _HOMES = {
     "Bulkhead": "datakit.resilience",
     "deadline": "datakit.resilience",
 }
-_SUBPACKAGES = ("errors", "events", "resilience", "auth", "dns", "db", "cache", "testing")
+_SUBPACKAGES = (
+    "errors",
+    "events",
+    "resilience",
+    "auth",
+    "dns",
+    "db",
+    "cache",
+    "aws_lambda",
+    "testing",
+)
 
 
 def __getattr__(name: str) -> object:

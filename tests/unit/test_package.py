@@ -36,6 +36,11 @@ def test_import_loads_datakit_and_nothing_else() -> None:
         ("from datakit import RetryPolicy", {"tenacity", "asyncio", "sqlalchemy"}),
         ("from datakit import Cache", {"redis", "sqlalchemy", "dns", "tenacity"}),
         ("from datakit import create_engine", {"redis", "dns", "tenacity", "psycopg", "pymysql"}),
+        (
+            "from datakit import create_engine",
+            {"sqlalchemy.orm", "greenlet", "datakit.dns.resolver"},
+        ),
+        ("from datakit.auth import rds_token", {"botocore", "sqlalchemy", "dns", "tenacity"}),
         ("import datakit.cli", {"typer", "rich", "sqlalchemy", "redis", "dns"}),
     ],
 )

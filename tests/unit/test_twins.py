@@ -7,6 +7,7 @@ import pytest
 from datakit import AsyncResolver, Resolver
 from datakit.db.transaction_async import AsyncTransaction
 from datakit.db.transaction_sync import Transaction
+from datakit.dns.system import AsyncSystemFirst, SystemFirst
 
 
 def public_methods(kind: type) -> dict[str, list[str]]:
@@ -18,7 +19,12 @@ def public_methods(kind: type) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("sync", "asynchronous"), [(Resolver, AsyncResolver), (Transaction, AsyncTransaction)]
+    ("sync", "asynchronous"),
+    [
+        (Resolver, AsyncResolver),
+        (SystemFirst, AsyncSystemFirst),
+        (Transaction, AsyncTransaction),
+    ],
 )
 def test_twins_share_their_public_signatures(sync: type, asynchronous: type) -> None:
     assert public_methods(sync) == public_methods(asynchronous)

@@ -1,12 +1,16 @@
 """What an engine of datakit does, in words."""
 
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from datakit.db.connect import Connector
+from datakit.db.sync_engine import sync_engine
 from datakit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _connectors: WeakKeyDictionary[Engine, Connector] = WeakKeyDictionary()
 
@@ -22,13 +26,13 @@ def remember_connector(engine: Engine, connector: Connector) -> None:
     _connectors[engine] = connector
 
 
-def describe(engine: Engine | AsyncEngine) -> str:
+def describe(engine: "Engine | AsyncEngine") -> str:
     """Return how `engine` connects, in lines of "name: value"; times are seconds, no secrets.
 
     Raises:
         ConfigError: it is no engine of datakit, or it has no host.
     """
-    plain = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    plain = sync_engine(engine)
     connector = _connectors.get(plain)
     if connector is None:
         raise ConfigError("describe() needs an engine of datakit with a host in its URL")

@@ -1,36 +1,29 @@
 """SQLAlchemy's own engines, connected through datakit."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
-from sqlalchemy import URL, Engine, Pool, make_url
-from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_async_engine
+from sqlalchemy import URL, Engine
 
 from datakit._clock import SYSTEM_CLOCK
-from datakit.auth import IamAuth, PasswordAuth, Tls
-from datakit.auth.masked import Masked
-from datakit.auth.password import password_auth
+from datakit.auth import Tls
 from datakit.db.connect import Connector, Target, check_tls
 from datakit.db.description import remember_connector
-from datakit.db.drivers import driver_for
-from datakit.db.endpoint import Endpoint, endpoint_for
-from datakit.db.pinning_lint import lint_pinning
+from datakit.db.endpoint import Endpoint
+from datakit.db.plan import Auth, plan_for, target_for
 from datakit.db.policies import default_policy, remember
-from datakit.db.pool import AsyncLookingPool, LookingPool
+from datakit.db.sync_engine import sync_engine
 from datakit.db.waiting import AwaitedClock, Awaiting, Blocking
-from datakit.dns import AsyncResolver, Resolver
-from datakit.errors import ConfigError, MissingExtraError
+from datakit.errors import ConfigError
 from datakit.resilience import RetryPolicy
 
-Auth = str | PasswordAuth | Callable[[], Any] | None
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
-R = TypeVar("R", Resolver, AsyncResolver)
-E = TypeVar("E", Engine, AsyncEngine)
+    from datakit.dns import AsyncResolver, Resolver
+
+E = TypeVar("E", Engine, "AsyncEngine")
+R = TypeVar("R", "Resolver", "AsyncResolver")
 
 
 def create_engine(
@@ -38,7 +31,7 @@ def create_engine(
     *,
     auth: Auth = None,
     tls: Tls | str | None = None,
-    resolver: Resolver | None = None,
+    resolver: "Resolver | None" = None,
     retry: RetryPolicy | None = None,
     endpoint: str | Endpoint = "auto",
     **sqlalchemy_kwargs: Any,
@@ -62,9 +55,9 @@ def create_engine(
             arguments do not go together.
         MissingExtraError: the driver is not installed.
     """
-    plan = _plan("create_engine", url, auth, tls, endpoint, sqlalchemy_kwargs)
-    waits = Blocking(_checked(resolver, Resolver) or Resolver())
-    engine = sqlalchemy.create_engine(plan.url, **plan.kwargs(sqlalchemy_kwargs, LookingPool))
+    plan = plan_for("create_engine", url, auth, tls, endpoint, sqlalchemy_kwargs)
+    waits = _blocking(resolver, plan.target)
+    engine = sqlalchemy.create_engine(plan.url, **plan.kwargs(sqlalchemy_kwargs))
     _install(engine, plan.target, waits, retry)
     return engine
 
@@ -74,19 +67,20 @@ def create_async_engine(
     *,
     auth: Auth = None,
     tls: Tls | str | None = None,
-    resolver: AsyncResolver | None = None,
+    resolver: "AsyncResolver | None" = None,
     retry: RetryPolicy | None = None,
     endpoint: str | Endpoint = "auto",
     **sqlalchemy_kwargs: Any,
-) -> AsyncEngine:
+) -> "AsyncEngine":
     """Return SQLAlchemy's asyncio engine; otherwise as `create_engine`.
 
     url: "postgresql+psycopg://..." or "mysql+aiomysql://...".
     """
-    plan = _plan("create_async_engine", url, auth, tls, endpoint, sqlalchemy_kwargs)
-    waits = Awaiting(_checked(resolver, AsyncResolver) or AsyncResolver())
-    kwargs = plan.kwargs(sqlalchemy_kwargs, AsyncLookingPool)
-    engine = sqlalchemy_create_async_engine(plan.url, **kwargs)
+    from sqlalchemy.ext import asyncio
+
+    plan = plan_for("create_async_engine", url, auth, tls, endpoint, sqlalchemy_kwargs)
+    waits = _awaiting(resolver, plan.target)
+    engine = asyncio.create_async_engine(plan.url, **plan.kwargs(sqlalchemy_kwargs))
     _install(engine.sync_engine, plan.target, waits, retry)
     return engine
 
@@ -96,7 +90,7 @@ def attach(
     *,
     auth: Auth = None,
     tls: Tls | str | None = None,
-    resolver: Resolver | AsyncResolver | None = None,
+    resolver: "Resolver | AsyncResolver | None" = None,
     retry: RetryPolicy | None = None,
     endpoint: str | Endpoint = "auto",
 ) -> E:
@@ -107,102 +101,13 @@ def attach(
     Raises:
         ConfigError: as `create_engine`; datakit is attached already.
     """
-    plain = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    target = _target(plain.url, plain.dialect, auth, tls, endpoint)
+    plain = sync_engine(engine)
+    target = target_for(plain.url, plain.dialect, auth, tls, endpoint)
     if target is not None:
         check_tls(target, dict(plain.dialect.create_connect_args(plain.url)[1]))
-    waits = (
-        Awaiting(_checked(resolver, AsyncResolver) or AsyncResolver())
-        if plain.dialect.is_async
-        else Blocking(_checked(resolver, Resolver) or Resolver())
-    )
-    _install(plain, target, waits, retry)
+    chosen = _awaiting if plain.dialect.is_async else _blocking
+    _install(plain, target, chosen(resolver, target), retry)
     return engine
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What an engine is made of. target: None for a server behind a Unix socket."""
-
-    url: URL
-    target: Target | None
-
-    def kwargs(self, given: dict[str, Any], pool: type[Pool]) -> dict[str, Any]:
-        """Return SQLAlchemy's keywords: those given, over those of the endpoint."""
-        if {"pool", "poolclass", "creator"} & given.keys():
-            return given
-        defaults: dict[str, Any] = {"poolclass": pool, "pool_use_lifo": True}
-        if self.target is not None:
-            endpoint = self.target.endpoint
-            defaults["pool_size"] = endpoint.pool_size
-            defaults["max_overflow"] = endpoint.max_overflow
-        return {**defaults, **given}
-
-
-def _plan(
-    factory: str,
-    url: str | URL,
-    auth: Auth,
-    tls: Tls | str | None,
-    endpoint: str | Endpoint,
-    kwargs: dict[str, Any],
-) -> _Plan:
-    try:
-        parsed = make_url(url)
-        dialect_class = parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError, ValueError) as exc:
-        raise ConfigError(
-            "the database URL cannot be used: expected postgresql+psycopg://user@host/database, "
-            f"got {_shown(url)}"
-        ) from exc
-    driver = driver_for(dialect_class.name, dialect_class.driver)
-    if factory not in driver.FACTORIES:
-        raise ConfigError(f"{parsed.drivername} is a driver for {driver.FACTORIES[0]}()")
-    try:
-        dialect_class.import_dbapi()
-    except ImportError as exc:
-        raise MissingExtraError(
-            f"{parsed.drivername} needs its driver: pip install 'datakit[{driver.EXTRA}]'"
-        ) from exc
-    if parsed.password is not None:
-        parsed = parsed.set(password=Masked(parsed.password))
-    dialect = dialect_class()
-    target = _target(parsed, dialect, auth, tls, endpoint)
-    if target is not None:
-        own = dialect.create_connect_args(parsed)[1]
-        check_tls(target, {**own, **kwargs.get("connect_args", {})})
-    return _Plan(parsed, target)
-
-
-def _target(
-    url: URL, dialect: Dialect, auth: Auth, tls: Tls | str | None, endpoint: str | Endpoint
-) -> Target | None:
-    if "host" in url.query or "," in (url.host or ""):
-        raise ConfigError("several hosts, or ?host=, in a database URL are not supported yet")
-    driver = driver_for(dialect.name, dialect.driver)
-    if not url.host:
-        if auth is not None or tls is not None:
-            raise ConfigError("auth= and tls= need a host in the URL")
-        return None
-    return Target(
-        host=url.host,
-        port=url.port or driver.DEFAULT_PORT,
-        user=url.username or "",
-        endpoint=endpoint_for(url.host, endpoint),
-        driver=driver,
-        tls=None if tls is None else Tls.of(tls),
-        auth=_auth(auth),
-    )
-
-
-def _auth(given: Auth) -> PasswordAuth | None:
-    if given is None:
-        return None
-    if isinstance(given, str):
-        if given != "iam":
-            raise ConfigError("auth=: the only word is 'iam'; pass a password in the URL")
-        return IamAuth()
-    return password_auth(given)
 
 
 def _install(
@@ -217,13 +122,34 @@ def _install(
     connector.install(engine)
     remember(engine, policy)
     if target.endpoint.pins:
+        from datakit.db.pinning_lint import lint_pinning
+
         lint_pinning(engine)
 
 
-def _shown(url: str | URL) -> str:
-    """Return what is safe to show of a URL that may hold a password anywhere."""
-    scheme, found, _ = str(url).partition("://")
-    return f"{scheme}://..." if found else "a text without '://'"
+def _blocking(resolver: object, target: Target | None) -> Blocking:
+    if resolver is None and _may_ask_system(target):
+        from datakit.dns.system import SystemFirst
+
+        return Blocking(SystemFirst())
+    from datakit.dns import Resolver
+
+    return Blocking(_checked(resolver, Resolver) or Resolver())
+
+
+def _awaiting(resolver: object, target: Target | None) -> Awaiting:
+    if resolver is None and _may_ask_system(target):
+        from datakit.dns.system import AsyncSystemFirst
+
+        return Awaiting(AsyncSystemFirst())
+    from datakit.dns import AsyncResolver
+
+    return Awaiting(_checked(resolver, AsyncResolver) or AsyncResolver())
+
+
+def _may_ask_system(target: Target | None) -> bool:
+    """Whether the process is a cold one, whose first query should not wait for dnspython."""
+    return target is not None and target.endpoint.kind == "lambda"
 
 
 def _checked(resolver: object, kind: type[R]) -> R | None:

@@ -189,12 +189,7 @@ _MYSQL_WORDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """The rules of a dialect: `suspect` finds texts worth a look, in lower case."""
-
-    suspect: re.Pattern[str]
-    patterns: tuple[tuple[PinningCause, re.Pattern[str]], ...]
+_Patterns = tuple[tuple[PinningCause, re.Pattern[str]], ...]
 
 
 def causes(sql: str, dialect: str) -> tuple[PinningCause, ...]:
@@ -206,10 +201,10 @@ def causes(sql: str, dialect: str) -> tuple[PinningCause, ...]:
     Raises:
         ConfigError: RDS Proxy does not speak `dialect`.
     """
-    rules = _rules(dialect)
+    suspect = _suspect(dialect)
     found = [STATEMENT_OVER_16_KB] if _is_long(sql) else []
-    if rules.suspect.search(sql.lower()):
-        found += _matching(rules, outline(sql, dialect))
+    if suspect.search(sql.lower()):
+        found += _matching(_patterns(dialect), outline(sql, dialect))
     return tuple(dict.fromkeys(found))
 
 
@@ -219,26 +214,30 @@ def _is_long(sql: str) -> bool:
     return len(sql) > MAX_BYTES or len(sql.encode("utf-8", "surrogatepass")) > MAX_BYTES
 
 
-def _matching(rules: _Rules, text: str) -> list[PinningCause]:
+def _matching(patterns: _Patterns, text: str) -> list[PinningCause]:
     bare = text.replace("/*! ", "")
     return [
         cause
-        for cause, pattern in rules.patterns
+        for cause, pattern in patterns
         if pattern.search(text if cause is EXECUTABLE_COMMENT else bare)
     ]
 
 
 @cache
-def _rules(dialect: str) -> _Rules:
-    """Return the rules of `dialect`, compiled when they are first needed."""
+def _suspect(dialect: str) -> re.Pattern[str]:
+    """Return what finds the texts worth a look, in lower case."""
     if dialect == "postgresql":
-        words, table = _POSTGRESQL_WORDS, _POSTGRESQL
-    elif dialect in {"mysql", "mariadb"}:
-        words, table = _MYSQL_WORDS, _MYSQL
-    else:
-        raise ConfigError(
-            f"pinning is known for postgresql, mysql and mariadb, which RDS Proxy speaks, "
-            f"not for {dialect!r}"
-        )
-    patterns = tuple((cause, re.compile(pattern)) for cause, pattern in table)
-    return _Rules(re.compile(words), patterns)
+        return re.compile(_POSTGRESQL_WORDS)
+    if dialect in {"mysql", "mariadb"}:
+        return re.compile(_MYSQL_WORDS)
+    raise ConfigError(
+        f"pinning is known for postgresql, mysql and mariadb, which RDS Proxy speaks, "
+        f"not for {dialect!r}"
+    )
+
+
+@cache
+def _patterns(dialect: str) -> _Patterns:
+    """Return the rules of `dialect`, compiled for the first suspect."""
+    table = _POSTGRESQL if dialect == "postgresql" else _MYSQL
+    return tuple((cause, re.compile(pattern)) for cause, pattern in table)

@@ -6,19 +6,22 @@ The listeners sit on the dialect's events, which see what is sent at last. Any l
 
 import warnings
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from cachebox import LRUCache
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect, ExecutionContext
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from datakit import events
 from datakit.db import pinning
 from datakit.db.call_site import call_site
 from datakit.db.pinning import PinningCause, PinningWarning
+from datakit.db.sync_engine import sync_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 MAX_SEEN = 1024
 """Statements remembered, by their hash, so that a repeated one is not read again."""
@@ -26,7 +29,7 @@ MAX_SEEN = 1024
 _linted: WeakSet[Dialect] = WeakSet()
 
 
-def lint_pinning(engine: Engine | AsyncEngine) -> None:
+def lint_pinning(engine: "Engine | AsyncEngine") -> None:
     """Warn from now on when a statement on `engine` makes RDS Proxy pin its session.
 
     A `PinningWarning` and an event `PinningFound`, once for each cause and engine, tell the place
@@ -39,7 +42,7 @@ def lint_pinning(engine: Engine | AsyncEngine) -> None:
     if dialect in _linted:
         return
     linter = _Linter(dialect.name)
-    target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    target = sync_engine(engine)
     event.listen(target, "do_execute", linter.look)
     event.listen(target, "do_executemany", linter.look)
     event.listen(target, "do_execute_no_params", linter.look_without_parameters)

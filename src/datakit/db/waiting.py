@@ -1,16 +1,20 @@
 """How an engine waits: blocking its thread, or through SQLAlchemy's greenlet."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from datakit._clock import SYSTEM_CLOCK
 from datakit.auth import Login, PasswordAuth
-from datakit.dns import Address, AsyncResolver, Resolver
+from datakit.dns import Address
 from datakit.dns.connecting import race
 from datakit.dns.connecting_async import race as race_async
 from datakit.resilience import Gate
+
+if TYPE_CHECKING:
+    from datakit.dns import AsyncResolver, Resolver
+    from datakit.dns.system import AsyncSystemFirst, SystemFirst
 
 T = TypeVar("T")
 
@@ -18,7 +22,7 @@ T = TypeVar("T")
 class Blocking:
     """For an Engine."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: "Resolver | SystemFirst") -> None:
         self.addresses = resolver.addresses
         self.is_current = resolver.is_current
         self.report_failure = resolver.report_failure
@@ -40,7 +44,7 @@ class Blocking:
 class Awaiting:
     """For an AsyncEngine."""
 
-    def __init__(self, resolver: AsyncResolver) -> None:
+    def __init__(self, resolver: "AsyncResolver | AsyncSystemFirst") -> None:
         self._resolver = resolver
         self.report_failure = resolver.report_failure
 

@@ -20,9 +20,10 @@ def renew_after_fork(renewable: Renewable) -> None:
     _all.add(renewable)
 
 
-def _renew() -> None:
+def renew() -> None:
+    """Begin anew, as a process does that is a copy of another: forked, or from a snapshot."""
     for renewable in list(_all):
         renewable.start_anew()
 
 
-register_at_fork(after_in_child=_renew)
+register_at_fork(after_in_child=renew)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 from datakit import Cache, ElastiCacheIam, events
 from datakit.auth import Login

@@ -1,0 +1,125 @@
+"""What an engine is made of: what can be said of it before there is one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import URL, Pool, make_url
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from datakit.auth import PasswordAuth, Tls
+from datakit.auth.masked import Masked
+from datakit.auth.password import password_auth
+from datakit.db.connect import Target, check_tls
+from datakit.db.drivers import driver_for
+from datakit.db.endpoint import Endpoint, endpoint_for
+from datakit.db.pool import AsyncLookingPool, LookingPool
+from datakit.errors import ConfigError, MissingExtraError
+
+Auth = str | PasswordAuth | Callable[[], Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an engine is made of. target: None for a server behind a Unix socket."""
+
+    url: URL
+    target: Target | None
+    pool: type[Pool]
+
+    def kwargs(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return SQLAlchemy's keywords: those given, over those of the endpoint."""
+        if {"pool", "poolclass", "creator"} & given.keys():
+            return given
+        defaults: dict[str, Any] = {"poolclass": self.pool, "pool_use_lifo": True}
+        if self.target is not None:
+            endpoint = self.target.endpoint
+            defaults["pool_size"] = endpoint.pool_size
+            defaults["max_overflow"] = endpoint.max_overflow
+        return {**defaults, **given}
+
+
+def plan_for(
+    factory: str,
+    url: str | URL,
+    auth: Auth,
+    tls: Tls | str | None,
+    endpoint: str | Endpoint,
+    kwargs: dict[str, Any],
+) -> Plan:
+    """Return what `factory` makes an engine of. kwargs: SQLAlchemy's, as given.
+
+    Raises:
+        ConfigError, MissingExtraError: as `create_engine`.
+    """
+    try:
+        parsed = make_url(url)
+        dialect_class = parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ValueError) as exc:
+        raise ConfigError(
+            "the database URL cannot be used: expected postgresql+psycopg://user@host/database, "
+            f"got {_shown(url)}"
+        ) from exc
+    driver = driver_for(dialect_class.name, dialect_class.driver)
+    if factory not in driver.FACTORIES:
+        raise ConfigError(f"{parsed.drivername} is a driver for {driver.FACTORIES[0]}()")
+    try:
+        dialect_class.import_dbapi()
+    except ImportError as exc:
+        raise MissingExtraError(
+            f"{parsed.drivername} needs its driver: pip install 'datakit[{driver.EXTRA}]'"
+        ) from exc
+    if parsed.password is not None:
+        parsed = parsed.set(password=Masked(parsed.password))
+    dialect = dialect_class()
+    target = target_for(parsed, dialect, auth, tls, endpoint)
+    if target is not None:
+        own = dialect.create_connect_args(parsed)[1]
+        check_tls(target, {**own, **kwargs.get("connect_args", {})})
+    pool = LookingPool if factory == "create_engine" else AsyncLookingPool
+    return Plan(parsed, target, pool)
+
+
+def target_for(
+    url: URL, dialect: Dialect, auth: Auth, tls: Tls | str | None, endpoint: str | Endpoint
+) -> Target | None:
+    """Return where a URL leads to, None for a server behind a Unix socket.
+
+    Raises:
+        ConfigError: the URL's form is not supported, or the arguments do not go together.
+    """
+    if "host" in url.query or "," in (url.host or ""):
+        raise ConfigError("several hosts, or ?host=, in a database URL are not supported yet")
+    driver = driver_for(dialect.name, dialect.driver)
+    if not url.host:
+        if auth is not None or tls is not None:
+            raise ConfigError("auth= and tls= need a host in the URL")
+        return None
+    return Target(
+        host=url.host,
+        port=url.port or driver.DEFAULT_PORT,
+        user=url.username or "",
+        endpoint=endpoint_for(url.host, endpoint),
+        driver=driver,
+        tls=None if tls is None else Tls.of(tls),
+        auth=_auth(auth),
+    )
+
+
+def _auth(given: Auth) -> PasswordAuth | None:
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        return password_auth(given)
+    if given != "iam":
+        raise ConfigError("auth=: the only word is 'iam'; pass a password in the URL")
+    from datakit.auth import IamAuth
+
+    return IamAuth()
+
+
+def _shown(url: str | URL) -> str:
+    """Return what is safe to show of a URL that may hold a password anywhere."""
+    scheme, found, _ = str(url).partition("://")
+    return f"{scheme}://..." if found else "a text without '://'"
