@@ -298,6 +298,8 @@ class Connector:
                 return
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = False
+        elif verdict is Verdict.DISCONNECT:
+            context.is_disconnect = True  # SQLAlchemy does not know all of MySQL's numbers for it
         elif not context.is_disconnect:
             return
         peer: Peer | None = connection.info.get(PEER)

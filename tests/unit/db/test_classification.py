@@ -1,6 +1,7 @@
 """The verdicts, as a table, for errors that need no server to be made."""
 
 import psycopg
+import pymysql
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +116,43 @@ def test_every_code_has_a_verdict(sqlstate: str) -> None:
     error = psycopg.DatabaseError("x")
     error.sqlstate = sqlstate
     assert isinstance(classify(error), Verdict)
+
+
+MYSQL = [
+    ((2003, "Can't connect to MySQL server"), Verdict.NOT_SENT),
+    ((2005, "Unknown host"), Verdict.NOT_SENT),
+    ((9501, "Timed-out waiting to acquire database connection"), Verdict.NOT_SENT),
+    ((1040, "Too many connections"), Verdict.OVERLOAD),
+    ((1040, "IAM authentication failed because of too many competing requests"), Verdict.OVERLOAD),
+    ((1203, "User has more than max_user_connections"), Verdict.OVERLOAD),
+    ((2006, "MySQL server has gone away"), Verdict.DISCONNECT),
+    ((2013, "Lost connection to MySQL server during query"), Verdict.DISCONNECT),
+    ((1927, "Connection was killed"), Verdict.DISCONNECT),
+    ((1053, "Server shutdown in progress"), Verdict.DISCONNECT),
+    ((1160, "Got an error writing communication packets"), Verdict.DISCONNECT),
+    ((2012, "Error in server handshake"), Verdict.DISCONNECT),
+    ((1836, "Running in read-only mode"), Verdict.WRITER_MOVED),
+    ((1290, "The MySQL server is running with the --read-only option"), Verdict.WRITER_MOVED),
+    ((1290, "The MySQL server is running with the --secure-file-priv option"), Verdict.FATAL),
+    ((1792, "Cannot execute statement in a READ ONLY transaction"), Verdict.WRITER_MOVED),
+    ((1213, "Deadlock found"), Verdict.CONFLICT),
+    ((1205, "Lock wait timeout exceeded"), Verdict.CONFLICT),
+    ((1045, "Access denied for user"), Verdict.AUTH),
+    ((2026, "TLS is required, but the server does not offer it"), Verdict.FATAL),
+    ((3159, "Connections using insecure transport are prohibited"), Verdict.FATAL),
+    ((3024, "maximum statement execution time exceeded"), Verdict.FATAL),
+    ((1317, "Query execution was interrupted"), Verdict.FATAL),
+    ((1062, "Duplicate entry"), Verdict.FATAL),
+    ((1064, "You have an error in your SQL syntax"), Verdict.FATAL),
+    (("Not connected",), Verdict.DISCONNECT),
+    (("Already closed",), Verdict.DISCONNECT),
+    (("No such thing",), Verdict.FATAL),
+    ((), Verdict.FATAL),
+]
+
+
+@pytest.mark.parametrize(("args", "verdict"), MYSQL)
+def test_mysql_errors_go_by_their_number(args: tuple[object, ...], verdict: Verdict) -> None:
+    bare = pymysql.err.OperationalError(*args)
+    assert classify(bare) is verdict
+    assert classify(OperationalError("SELECT 1", {}, bare)) is verdict
