@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from datakit._extras import require
+from datakit.auth.masked import unlogged, without_frames
 from datakit.errors import AuthError
 
 
@@ -65,7 +66,14 @@ class DefaultCredentials:
             AuthError: there are none.
             MissingExtraError: the environment holds none, and botocore is not installed.
         """
-        return of_environment(os.environ) or self._of_botocore()
+        found = of_environment(os.environ)
+        if found is not None:
+            return found
+        try:
+            return self._of_botocore()
+        except BaseException as exc:
+            without_frames(exc)
+            raise
 
     def forget(self) -> None:
         """Have botocore look through its sources again."""
@@ -76,16 +84,17 @@ class DefaultCredentials:
         from botocore.exceptions import BotoCoreError
 
         try:
-            found = self._found or session.get_session().get_credentials()
-            if found is None:
-                raise AuthError(
-                    "no AWS credentials: neither in the environment (AWS_ACCESS_KEY_ID, "
-                    "AWS_SECRET_ACCESS_KEY) nor where botocore looks"
-                )
-            self._found = found
-            frozen = found.get_frozen_credentials()
+            with unlogged():
+                found = self._found or session.get_session().get_credentials()
+                frozen = found and found.get_frozen_credentials()
         except BotoCoreError as exc:
             raise AuthError(f"the AWS credentials could not be found: {exc}") from exc
+        if not frozen:
+            raise AuthError(
+                "no AWS credentials: neither in the environment (AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY) nor where botocore looks"
+            )
+        self._found = found
         # Only credentials that botocore renews know their end, and nothing public tells it.
         expiry = getattr(found, "_expiry_time", None)
         return Credentials(

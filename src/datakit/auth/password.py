@@ -67,15 +67,25 @@ class CalledAuth(PasswordAuth):
         Raises:
             AuthError: the function returned something else than text.
         """
-        return _with_password(login, self._function())
+        password = self._function()
+        if isinstance(password, str):
+            return Login(login.host, login.port, login.user, password)
+        if inspect.iscoroutine(password):
+            password.close()
+        returned = type(password).__name__
+        del password  # from the traceback: it may be the right one, as bytes
+        raise _no_text(login, returned)
 
     async def alogin(self, login: Login) -> Login:
         """As `login`; a coroutine function is awaited, any other runs in a thread."""
-        if self._is_async:
-            awaited = self._function()
-            assert not isinstance(awaited, str)
-            return _with_password(login, await awaited)
-        return await super().alogin(login)
+        password = self._function() if self._is_async else await asyncio.to_thread(self._function)
+        if not isinstance(password, str) and inspect.isawaitable(password):
+            password = await password
+        if isinstance(password, str):
+            return Login(login.host, login.port, login.user, password)
+        returned = type(password).__name__
+        del password
+        raise _no_text(login, returned)
 
     def refused(self, login: Login, failures: int) -> float | None:
         """Ask the function once more, which may know a newer one."""
@@ -95,10 +105,9 @@ def password_auth(given: "PasswordAuth | Callable[[], str | Awaitable[str]]") ->
     raise ConfigError("auth=: expected IamAuth(), SecretAuth(), ElastiCacheIam() or a function")
 
 
-def _with_password(login: Login, password: object) -> Login:
-    if not isinstance(password, str):
-        raise AuthError(
-            f"auth: the function for {login.user} at {login.host} returned "
-            f"{type(password).__name__}, expected the password as text"
-        )
-    return Login(login.host, login.port, login.user, password)
+def _no_text(login: Login, returned: str) -> AuthError:
+    hint = ": an asynchronous function needs create_async_engine" if returned == "coroutine" else ""
+    return AuthError(
+        f"auth: the function for {login.user} at {login.host} returned {returned}, expected the "
+        f"password as text{hint}"
+    )

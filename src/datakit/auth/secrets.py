@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from datakit._extras import require
+from datakit.auth.masked import unlogged, without_frames
 from datakit.auth.password import Login, PasswordAuth
 from datakit.auth.rotation import CURRENT, stage_for, wait_after
 from datakit.errors import AuthError
@@ -67,23 +68,27 @@ class SecretAuth(PasswordAuth):
     def _fetch(self) -> tuple[str | None, str]:
         if self._known is not None:
             return self._known  # another fetched it while we came here
-        self._known = _parse(self._secret, self._text())
+        try:
+            self._known = _parse(self._secret, self._text())
+        except BaseException as exc:
+            without_frames(exc)
+            raise
         return self._known
 
     def _text(self) -> str:
         """Return the secret, its current version where there is no other."""
+        client = self._client
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            try:
-                found = self._client.get_secret_value(
-                    SecretId=self._secret, VersionStage=self._stage
-                )
-            except ClientError as exc:
-                missing = exc.response["Error"]["Code"] == "ResourceNotFoundException"
-                if not missing or self._stage == CURRENT:
-                    raise
-                found = self._client.get_secret_value(SecretId=self._secret)
+            with unlogged():
+                try:
+                    found = client.get_secret_value(SecretId=self._secret, VersionStage=self._stage)
+                except ClientError as exc:
+                    missing = exc.response["Error"]["Code"] == "ResourceNotFoundException"
+                    if not missing or self._stage == CURRENT:
+                        raise
+                    found = client.get_secret_value(SecretId=self._secret)
         except (BotoCoreError, ClientError) as exc:
             raise AuthError(f"the secret {self._secret} could not be fetched: {exc}") from exc
         text: str | None = found.get("SecretString")

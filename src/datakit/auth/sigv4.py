@@ -44,7 +44,8 @@ def presign(
         signing["X-Amz-Security-Token"] = credentials.session_token
     pairs = [f"{_encoded(name)}={_encoded(value)}" for name, value in {**params, **signing}.items()]
     where = host if port is None else f"{host}:{port}"
-    signed_host = host if port == 443 else where  # HTTP leaves the scheme's own port out
+    # As HTTP sends it: in lower case, without the scheme's own port.
+    signed_host = (host if port == 443 else where).lower()
     request = f"GET\n/\n{'&'.join(sorted(pairs))}\nhost:{signed_host}\n\nhost\n{_EMPTY_BODY}"
     digest = sha256(request.encode()).hexdigest()
     key = _signing_key(credentials.secret_key, moment[:8], region, service)

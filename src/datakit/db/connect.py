@@ -155,6 +155,7 @@ class Connector:
         cargs: list[Any],
         cparams: dict[str, Any],
     ) -> DBAPIConnection:
+        mask_password(cparams)
         try:
             connection, ip = self._policy.call(
                 self._waits.through, self._gate, lambda: self._attempt(dialect, cparams)
@@ -212,9 +213,10 @@ class Connector:
             login = asked
             if target.auth is not None:
                 login = self._waits.login(target.auth, asked)
-                params = {**params, "user": login.user, "password": Masked(login.password)}
+                password = None if login.password is None else Masked(login.password)
+                params = {**params, "user": login.user, "password": password}
             try:
-                return target.driver.connect(dialect, params, ip, seconds, target.endpoint)
+                return self._driven(dialect, params, ip, seconds)
             except dialect.loaded_dbapi.Error as exc:
                 if target.auth is None or classify(exc) is not Verdict.AUTH:
                     raise
@@ -225,6 +227,19 @@ class Connector:
                     raise
             if pause:
                 self._clock.sleep(pause)
+
+    def _driven(
+        self, dialect: Dialect, params: dict[str, Any], ip: str, seconds: float
+    ) -> DBAPIConnection:
+        """Return the driver's connection; what ends the attempt leaves the driver's frames here.
+
+        They hold the password, those of an interrupted attempt as well.
+        """
+        try:
+            return self.target.driver.connect(dialect, params, ip, seconds, self.target.endpoint)
+        except BaseException as exc:
+            without_frames(exc)
+            raise
 
     def _parameters(self, cparams: dict[str, Any], ip: str) -> dict[str, Any]:
         """Return the driver's keywords: the endpoint's, TLS's, and over them the user's."""
@@ -305,6 +320,13 @@ class Connector:
         peer: Peer | None = connection.info.get(PEER)
         if peer is not None:
             self._failed(peer.ip)
+
+
+def mask_password(keywords: dict[str, Any]) -> None:
+    """Have those who show a driver's keywords not show the password in them."""
+    for name in ("password", "passwd"):
+        if isinstance(keywords.get(name), str):
+            keywords[name] = Masked(keywords[name])
 
 
 def check_tls(target: Target, cparams: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from datakit.auth import PasswordAuth, Tls
 from datakit.auth.masked import Masked
 from datakit.auth.password import password_auth
-from datakit.db.connect import Target, check_tls
+from datakit.db.connect import Target, check_tls, mask_password
 from datakit.db.drivers import driver_for
 from datakit.db.endpoint import Endpoint, endpoint_for
 from datakit.db.pool import AsyncLookingPool, LookingPool
@@ -30,6 +30,9 @@ class Plan:
 
     def kwargs(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return SQLAlchemy's keywords: those given, over those of the endpoint."""
+        if "connect_args" in given:
+            given = {**given, "connect_args": dict(given["connect_args"])}
+            mask_password(given["connect_args"])
         if {"pool", "poolclass", "creator"} & given.keys():
             return given
         defaults: dict[str, Any] = {"poolclass": self.pool, "pool_use_lifo": True}

@@ -94,12 +94,19 @@ class _Connection(Connection):  # type: ignore[misc]
         self._name = name
         self._writer: Any = None
 
+    def close(self) -> None:
+        """Close the link at once: TLS would wait for the server, beyond the loop's end."""
+        writer = self._writer
+        super().close()
+        if writer is not None:
+            writer.transport.abort()
+
     async def _request_authentication(self) -> None:
         set_options(self._writer.transport.get_extra_info("socket"), self._endpoint)
         refuse_downgrade(self._ssl_context is not None, self.server_capabilities, self._name)
-        if self._client_auth_plugin:  # sent with the first packet
-            secure = self._secure or self._ssl_context is not None
-            refuse_clear_text(self._client_auth_plugin, secure, self._name)
+        secure = self._secure or self._ssl_context is not None
+        plugin = self._client_auth_plugin or self._server_auth_plugin  # the first packet's
+        refuse_clear_text(plugin, secure, self._name)
         await super()._request_authentication()
 
     async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> None:

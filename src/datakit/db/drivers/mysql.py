@@ -24,15 +24,23 @@ def keywords(endpoint: "Endpoint") -> dict[str, Any]:
 
 
 def tls_of(cparams: dict[str, Any]) -> bool | None:
-    """Return whether `ssl` and its kin verify the host; None when there are none."""
+    """Return whether `ssl` and its kin verify the host; None when there are none.
+
+    As PyMySQL has it: `ssl_disabled` wins over all, the other `ssl_...` win over `ssl`, and
+    without an authority neither the certificate nor the name is looked at.
+    """
     given = cparams.get("ssl")
-    spoken = given or any(key.startswith("ssl_") and value for key, value in cparams.items())
-    if not spoken:
+    own = {key for key, value in cparams.items() if key.startswith("ssl_") and value}
+    if not given and not own:
         return None
+    if "ssl_disabled" in own:
+        return False
+    if own:
+        return {"ssl_ca", "ssl_verify_identity"} <= own
     if isinstance(given, dict):
-        return bool(given.get("ca")) and given.get("check_hostname", True) is not False
-    verified = getattr(given, "check_hostname", None)
-    return bool(cparams.get("ssl_verify_identity")) if verified is None else bool(verified)
+        known = given.get("ca") or given.get("capath")
+        return bool(known) and bool(given.get("check_hostname", True))
+    return bool(getattr(given, "check_hostname", False))
 
 
 def tls_keywords(tls: "Tls") -> dict[str, Any]:
