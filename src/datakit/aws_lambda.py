@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from functools import wraps
 from importlib import import_module
-from inspect import iscoroutinefunction
+from inspect import iscoroutine
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
@@ -96,22 +96,22 @@ class _Decorator:
     def __call__(self, function: Callable[..., Any], /) -> Callable[..., Any]:
         if not callable(function):
             raise ConfigError(f"handler({function!r}): expected a function, or reserve=seconds")
-        is_async = iscoroutinefunction(function)
         reserve = self._reserve
 
         @wraps(function)
         def invoke(*args: Any, **kwargs: Any) -> Any:
             seconds = _remaining(args[-1] if args else kwargs.get("context"))
             if seconds is None:
-                return _result(function(*args, **kwargs), is_async)
+                return _result(function(*args, **kwargs))
             with deadline(max(0.0, seconds - reserve)):
-                return _result(function(*args, **kwargs), is_async)
+                return _result(function(*args, **kwargs))
 
         return invoke
 
 
-def _result(outcome: Any, is_async: bool) -> Any:
-    return _loop.run(outcome) if is_async else outcome
+def _result(outcome: Any) -> Any:
+    """Return what a handler returned, or what that comes to: decorators hide an `async def`."""
+    return _loop.run(outcome) if iscoroutine(outcome) else outcome
 
 
 def _remaining(context: object) -> float | None:

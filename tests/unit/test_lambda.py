@@ -2,7 +2,9 @@
 
 import inspect
 from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from threading import Barrier
+from typing import Any
 
 import pytest
 from sqlalchemy import NullPool, QueuePool, make_url
@@ -128,3 +130,19 @@ def test_a_reserve_that_is_no_time_is_named() -> None:
         handler(reserve=-1)
     with pytest.raises(ConfigError, match="expected a function"):
         handler("module.handle")  # type: ignore[call-overload]
+
+
+def test_an_async_handler_behind_a_plain_decorator_is_run() -> None:
+    async def work(event: int, context: object) -> int:
+        return event + 1
+
+    @wraps(work)
+    def traced(*args: Any) -> Any:
+        return work(*args)
+
+    class Handler:
+        async def __call__(self, event: int, context: object) -> int:
+            return event + 2
+
+    assert handler(traced)(1, None) == 2
+    assert handler(Handler())(1, None) == 3

@@ -5,7 +5,7 @@ SQLAlchemy's greenlet.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
@@ -155,6 +155,10 @@ class Connector:
         cargs: list[Any],
         cparams: dict[str, Any],
     ) -> DBAPIConnection:
+        for listener in self._later_listeners(dialect):
+            connection = listener(dialect, record, cargs, cparams)
+            if connection is not None:
+                return connection
         mask_password(cparams)
         try:
             connection, ip = self._policy.call(
@@ -173,10 +177,19 @@ class Connector:
         self._departures.forget(ip)
         return connection
 
+    def _later_listeners(self, dialect: Dialect) -> Iterator[Callable[..., DBAPIConnection | None]]:
+        """Return the user's own, which SQLAlchemy leaves out when ours returns a connection."""
+        listeners = iter(dialect.dispatch.do_connect)
+        for listener in listeners:
+            if listener == self._do_connect:
+                return listeners
+        return iter(())
+
     def _attempt(self, dialect: Dialect, cparams: dict[str, Any]) -> tuple[DBAPIConnection, str]:
         target = self.target
         ip = self._address()
-        seconds = deadline.bound(target.endpoint.connect_timeout)
+        own = cparams.get("connect_timeout") or target.endpoint.connect_timeout
+        seconds = deadline.bound(float(own))
         try:
             params = self._parameters(cparams, ip)
             return self._logged_in(dialect, params, ip, seconds), ip

@@ -4,9 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from datakit import RetryPolicy, Tls, deadline
 from datakit.errors import DeadlineExceededError
@@ -199,3 +202,94 @@ async def test_a_pooled_connection_that_died_while_idle_is_replaced(
     await asyncio.to_thread(server.restart)
     await asyncio.sleep(5.1)
     assert await database.scalar("SELECT 1") == 1
+
+
+async def test_the_users_own_listeners_are_called_and_may_connect(
+    opened: Opened, server: Server
+) -> None:
+    url = server.url().replace("//app@", "//nobody@")
+    database = opened(url, pool_size=1)
+    bind = database.bind
+    plain = bind.sync_engine if isinstance(bind, AsyncEngine) else bind
+    called: list[str] = []
+
+    @event.listens_for(plain, "do_connect")
+    def name_user(dialect: Any, record: Any, cargs: Any, cparams: dict[str, Any]) -> None:
+        called.append(cparams["user"])
+        cparams["user"] = "app"
+
+    assert await database.scalar("SELECT 1") == 1
+    assert called == ["nobody"]
+
+
+async def test_a_cancelled_statement_ends_soon_on_a_stopped_server(server: Server) -> None:
+    """psycopg alone would wait for 10 s for the cancellation to take effect."""
+    database = Database("async", server.url(), pool_size=1)
+    await database.scalar("SELECT 1")
+    server.stop_process()
+    try:
+        began = time.monotonic()
+        with deadline(30.0), pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await database.scalar("SELECT 1")
+        assert time.monotonic() - began < 5
+    finally:
+        server.resume_process()
+    assert await database.scalar("SELECT 1") == 1
+    assert database.checked_out == 0
+    await database.close()
+
+
+class Dripping:
+    """Relays to a server, and its answers a byte at a time."""
+
+    def __init__(self, server: Server) -> None:
+        self.slow = False
+        self._server = server
+
+    async def __aenter__(self) -> "Dripping":
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = int(self._listener.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, out = await asyncio.open_connection(self._server.address, self._server.port)
+        try:
+            await asyncio.gather(self._relay(reader, out, False), self._relay(back, writer, True))
+        except OSError:
+            pass
+        finally:
+            out.close()
+            writer.close()
+
+    async def _relay(
+        self, source: asyncio.StreamReader, to: asyncio.StreamWriter, drips: bool
+    ) -> None:
+        while data := await source.read(65_536):
+            step = 1 if drips and self.slow else len(data)
+            for start in range(0, len(data), step):
+                to.write(data[start : start + step])
+                await to.drain()
+                if step == 1:
+                    await asyncio.sleep(0.02)
+        to.close()
+
+
+async def test_an_answer_that_drips_in_ends_with_the_deadline(
+    opened: Opened, server: Server
+) -> None:
+    async with Dripping(server) as relay:
+        url = server.url().replace(f"{server.address}:{server.port}", f"127.0.0.1:{relay.port}")
+        database = opened(url, pool_size=1)
+        await database.scalar("SELECT 1")
+        relay.slow = True
+        began = time.monotonic()
+        with deadline(0.5), pytest.raises(DeadlineExceededError):
+            await database.scalar("SELECT repeat('x', 1000)")  # 20 s
+        assert time.monotonic() - began < 5
+        relay.slow = False
+        assert await database.scalar("SELECT 1") == 1
+        await database.close()

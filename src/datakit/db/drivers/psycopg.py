@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, waiting
 from sqlalchemy.exc import PendingRollbackError
 
 from datakit.auth import Tls
@@ -29,6 +29,11 @@ _INTERVAL: Final = 0.1
 
 _IN_ERROR: Final = 3
 """libpq's PQTRANS_INERROR."""
+
+_ACTIVE: Final = 1
+"""libpq's PQTRANS_ACTIVE."""
+
+_CANCEL_TIMEOUT: Final = 1.0
 
 _FALLBACK: Final = 2
 """Seconds; the least that psycopg takes as `connect_timeout`."""
@@ -137,12 +142,19 @@ class _Connection(_Bounded, psycopg.Connection[Any]):
             return psycopg.Connection.wait(self, gen, interval, timeout)
         limit = bounded(timeout)
         try:
-            return super().wait(gen, interval, limit)
+            return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=limit)
         except errors._WaitTimeout:
             if limit == timeout:
                 raise
             self.pgconn.finish()  # an answer may still come: nobody must take it for another's
             raise out_of_time() from None
+        except Exception:
+            raise
+        except BaseException:  # psycopg itself would wait for 10 s more
+            if self.pgconn.transaction_status == _ACTIVE:
+                self._try_cancel(timeout=_cancel_time())
+                self.pgconn.finish()
+            raise
 
 
 class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
@@ -152,11 +164,29 @@ class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
         interval: float = _INTERVAL,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own
     ) -> "RV":
+        if current.get() is None:
+            return await psycopg.AsyncConnection.wait(self, gen, interval, timeout)
         limit = bounded(timeout)
         try:
-            return await super().wait(gen, interval, limit)
+            return await waiting.wait_async(
+                gen, self.pgconn.socket, interval=interval, timeout=limit
+            )
         except errors._WaitTimeout:
             if limit == timeout:
                 raise
             self.pgconn.finish()
             raise out_of_time() from None
+        except Exception:
+            raise
+        except BaseException:
+            if self.pgconn.transaction_status == _ACTIVE:
+                try:
+                    await self._try_cancel(timeout=_cancel_time())
+                finally:
+                    self.pgconn.finish()
+            raise
+
+
+def _cancel_time() -> float:
+    """Return the seconds for asking the server to give up a statement that was interrupted."""
+    return min(_CANCEL_TIMEOUT, bounded(_CANCEL_TIMEOUT) or _CANCEL_TIMEOUT)

@@ -1,11 +1,13 @@
 """PyMySQL."""
 
 import socket
+import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pymysql import connections, err
+from pymysql.constants import CR
 
-from datakit.db.drivers.limits import bounded, out_of_time
+from datakit.db.drivers.limits import LAST_WORD, bounded, out_of_time
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     ROLE,
@@ -20,7 +22,7 @@ from datakit.db.drivers.mysql import (
     unreachable,
 )
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadlines import deadline
+from datakit.resilience.deadlines import current, deadline
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -97,13 +99,52 @@ class _Connection(_Base):  # type: ignore[misc]
     def _write_timeout(self, seconds: float | None) -> None:
         self._own_write_timeout = seconds
 
+    def _execute_command(self, command: int, sql: Any) -> None:
+        self._until: float | None = None
+        super()._execute_command(command, sql)
+
     def _read_bytes(self, num_bytes: int) -> bytes:
+        if current.get() is None:
+            return super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
         try:
-            data: bytes = super()._read_bytes(num_bytes)
-        except err.OperationalError:
+            return self._read_in_time(num_bytes)
+        except (OSError, EOFError) as exc:
+            self._force_close()
             _raise_if_over()
+            raise err.OperationalError(
+                CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({exc})"
+            ) from exc
+        except BaseException:
+            self._force_close()
             raise
-        return data
+
+    def _read_in_time(self, num_bytes: int) -> bytes:
+        """Return so many bytes, all within the `deadline`, in however many pieces they come."""
+        parts, missing = [], num_bytes
+        while missing:
+            self._current_timeout = self._left()
+            self._sock.settimeout(self._current_timeout)
+            part = self._rfile.read1(missing)
+            if not part:
+                raise EOFError("the server closed the connection")
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+    def _left(self) -> float | None:
+        """Return the seconds for the next piece of the answer to a command.
+
+        Raises:
+            TimeoutError: the `deadline` is over, and so is what the server has beyond it.
+        """
+        left = bounded(self._own_read_timeout)
+        if deadline.remaining() != 0:
+            return left
+        now = time.monotonic()
+        self._until = getattr(self, "_until", None) or now + LAST_WORD
+        if now >= self._until:
+            raise TimeoutError("timed out")
+        return self._until - now
 
     def _write_bytes(self, data: bytes) -> None:
         try:
