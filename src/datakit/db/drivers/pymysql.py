@@ -141,10 +141,11 @@ class _Connection(_Base):  # type: ignore[misc]
         if deadline.remaining() != 0:
             return left
         now = time.monotonic()
-        self._until = getattr(self, "_until", None) or now + LAST_WORD
-        if now >= self._until:
+        until: float = getattr(self, "_until", None) or now + LAST_WORD
+        self._until = until
+        if now >= until:
             raise TimeoutError("timed out")
-        return self._until - now
+        return until - now
 
     def _write_bytes(self, data: bytes) -> None:
         try:
