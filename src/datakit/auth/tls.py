@@ -85,7 +85,11 @@ class Tls:
         """
         if self.mode == "off":
             return {"sslmode": "disable"}
-        params = {"sslmode": self.mode, "sslrootcert": str(self.ca or system_roots())}
+        params = {
+            "sslmode": self.mode,
+            "sslrootcert": str(self.ca or system_roots()),
+            "gssencmode": "disable",  # where there is a Kerberos ticket it would replace TLS
+        }
         if self.cert is not None:
             params["sslcert"] = str(self.cert)
         if self.key is not None:
