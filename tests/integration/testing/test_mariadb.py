@@ -221,6 +221,9 @@ def test_killed_at_any_moment_of_the_start() -> None:
         owner = subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE)
         assert owner.stdout is not None
         owner.stdout.readline()
+        until = time.monotonic() + 20
+        while not descendants(owner.pid) and time.monotonic() < until:
+            time.sleep(0.01)  # a busy machine takes its time to begin
         time.sleep(wait)
         children = descendants(owner.pid)
         assert children
