@@ -6,6 +6,7 @@ import. What it needs a resolver for comes later: an address that failed, a reco
 
 import asyncio
 import socket
+from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -24,7 +25,7 @@ RDS endpoints have one of 5 s."""
 R = TypeVar("R", "Resolver", "AsyncResolver")
 
 
-class _SystemFirst(Generic[R]):
+class _SystemFirst(ABC, Generic[R]):
     """Which of the two is asked: the system until its answer is 5 s old, or an address failed."""
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -65,8 +66,9 @@ class _SystemFirst(Generic[R]):
             self._own = self._new_resolver()
         return self._own
 
+    @abstractmethod
     def _new_resolver(self) -> R:
-        raise NotImplementedError
+        """Return the resolver that takes over."""
 
 
 class SystemFirst(_SystemFirst["Resolver"]):
