@@ -10,14 +10,13 @@ from collections.abc import Callable
 import psycopg
 import sqlalchemy
 from aws_advanced_python_wrapper import AwsWrapperConnection, release_resources
-from sqlalchemy import Engine, NullPool, text
+from sqlalchemy import Engine, NullPool
 
-from datakit import Resolver, create_engine, transaction
+from datakit import Resolver, create_engine
 from datakit.testing import DnsServer, PostgresCluster
 
 ROUNDS = 15
 NAME = "db.shop.internal"
-ONE = text("SELECT 1")
 
 
 def timed(work: Callable[[], object], calls: int) -> float:
@@ -43,23 +42,6 @@ def compare(title: str, contestants: dict[str, Callable[[], object]], calls: int
 def checkout(engine: Engine) -> Callable[[], None]:
     def work() -> None:
         engine.connect().close()
-
-    return work
-
-
-def begin(engine: Engine) -> Callable[[], None]:
-    def work() -> None:
-        with engine.begin() as conn:
-            conn.execute(ONE)
-
-    return work
-
-
-def retried(engine: Engine) -> Callable[[], None]:
-    def work() -> None:
-        for tx in transaction(engine):
-            with tx as conn:
-                conn.execute(ONE)
 
     return work
 
@@ -101,11 +83,6 @@ def main() -> None:
                 "SQLAlchemy with pre_ping": checkout(pinged),
             },
             400,
-        )
-        compare(
-            "a transaction of one statement",
-            {"datakit transaction()": retried(ours), "SQLAlchemy engine.begin()": begin(plain)},
-            200,
         )
         compare("a new connection", new_connections(cluster, dns), 10)
         for engine in (ours, plain, pinged):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datakit.db.engine import attach, create_async_engine, create_engine
     from datakit.db.pinning import PinningCause, PinningWarning
     from datakit.db.pinning_lint import lint_pinning
-    from datakit.db.transactions import run_transaction, transaction
+    from datakit.db.transactions import run_transaction, transaction, transactional
     from datakit.resilience import Verdict
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "lint_pinning",
     "run_transaction",
     "transaction",
+    "transactional",
 ]
 
 __getattr__, __dir__ = lazy(
@@ -43,5 +44,6 @@ __getattr__, __dir__ = lazy(
         "Verdict": "datakit.resilience.verdict",
         "run_transaction": "datakit.db.transactions",
         "transaction": "datakit.db.transactions",
+        "transactional": "datakit.db.transactions",
     },
 )

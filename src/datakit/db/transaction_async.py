@@ -2,32 +2,33 @@
 
 import sys
 from asyncio import current_task
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from types import FrameType, TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+from sqlalchemy.util import greenlet_spawn
 
-from datakit.db.transaction_base import BeginOption, TransactionBase, out_of_time, refuse_autocommit
-from datakit.resilience import RetryPolicy
+from datakit.db.bind import AsyncBind, opener_of
+from datakit.db.transaction_base import TransactionBase
+from datakit.resilience import deadline
 from datakit.resilience.reentry import loop_head
 
 AC = TypeVar("AC", bound=AsyncConnection | AsyncSession)
+T = TypeVar("T")
 
 
 class AsyncTransaction(TransactionBase, Generic[AC]):
     """The attempts of one transaction: iterate over it and enter each with `async with`."""
 
-    def __init__(
-        self,
-        bind: AsyncEngine | async_sessionmaker[Any],
-        retry: RetryPolicy | None,
-        idempotent: bool,
-        begin_options: dict[str, BeginOption],
-    ) -> None:
-        super().__init__(bind, retry, idempotent, begin_options, current_task)
-        self._bind = bind
+    _subject: AC
+
+    def __init__(self, bind: AsyncBind, *options: Any) -> None:
+        super().__init__(bind, current_task, *options)
+        self._new: Callable[[], AC] = opener_of(bind)
 
     def __aiter__(self) -> Self:
         return self
@@ -45,8 +46,8 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
 
     async def __aenter__(self) -> AC:
         with self._opening() or nullcontext():
-            await self._policy.acall(self._begin)
-        self._opened()
+            await self._policy.acall(self._open)
+        self._opened(self._subject)
         return self._subject
 
     async def __aexit__(
@@ -55,64 +56,61 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        frame = sys._getframe(1)
-        self._closed()
+        frame, undone, lost = sys._getframe(1), False, None
+        subject = self._subject
+        self._closed(subject)
         try:
-            failure = exc or await self._flush() or out_of_time()
+            failure = exc or await greenlet_spawn(self._prepare, _plain(subject))
             if failure is None:
-                await self._commit(frame)
-                return False
-            undone = await self._roll_back(failure)
+                lost = await greenlet_spawn(self._commit)
+            else:
+                undone = await greenlet_spawn(self._roll_back, _plain(subject), failure)
         finally:
-            await self._subject.__aexit__(None, None, None)  # shielded from cancellation
-        self._again = undone and self._attempts.again_after_body(failure, frame)
-        if exc is None and not self._again:
-            raise failure
-        return self._again
+            await subject.__aexit__(None, None, None)  # shielded from cancellation
+        if failure is not None:
+            return self._failed(failure, undone, exc, frame)
+        if lost is not None:
+            await self._settle(lost, frame)
+        elif self._is_to_purge:
+            with suppress(Exception):
+                await self._apart(self._purge)
+        return False
 
-    async def _begin(self) -> None:
-        subject = self._bind.connect() if isinstance(self._bind, AsyncEngine) else self._bind()
+    async def _open(self) -> None:
+        subject: AC = self._new()
         await subject.__aenter__()
         try:
-            if self._begin_options and isinstance(subject, AsyncConnection):
-                await subject.execution_options(**self._begin_options)
-            self._begun = await subject.begin().start(is_ctxmanager=True)
-            connection = (
-                subject
-                if isinstance(subject, AsyncConnection)
-                else await subject.connection(execution_options=self._begin_options)
-            )
-            await connection.run_sync(refuse_autocommit)
+            await greenlet_spawn(self._begin, _plain(subject))
         except BaseException:
             await subject.__aexit__(None, None, None)
             raise
-        self._subject = cast("AC", subject)
+        self._subject = subject
 
-    async def _flush(self) -> Exception | None:
-        """Send what an AsyncSession holds back, so that only COMMIT is left; return what failed."""
-        if isinstance(self._subject, AsyncSession):
-            try:
-                await self._subject.flush()
-            except Exception as exc:  # noqa: BLE001 - judged like the body's own
-                return exc
-        return None
-
-    async def _commit(self, frame: FrameType) -> None:
+    async def _settle(self, lost: Exception, frame: FrameType) -> None:
+        """Find out what became of a COMMIT that failed by `lost`."""
+        if not self._can_ask(lost):
+            return self._after_commit(lost, frame)
         try:
-            await self._begun.__aexit__(None, None, None)
-        except Exception as exc:  # noqa: BLE001 - raised again unless the body may run again
-            self._attempts.after_commit(exc, frame)
-            self._again = True
+            with deadline(self._attempts.remaining):
+                committed = await self._policy.acall(self._apart, self._look_up)
+        except Exception as exc:  # noqa: BLE001 - what is unknown matters more
+            raise self._attempts.unknown(exc) from lost
+        return self._after_look_up(lost, committed, frame)
 
-    async def _roll_back(self, failure: BaseException) -> bool:
-        """Return whether that undid all: not when the body had ended the transaction itself."""
-        whole = self._root() is self._begun.sync_transaction
-        with suppress(Exception):  # the failure says more than that ROLLBACK failed as well
-            await self._begun.__aexit__(type(failure), failure, None)
-        return whole and isinstance(failure, Exception)
+    async def _apart(self, work: Callable[[Connection | Session], T]) -> T:
+        """Return what `work` does with a connection or session of its own."""
+        subject = self._new()
+        await subject.__aenter__()
+        try:
+            return await greenlet_spawn(work, _plain(subject))
+        finally:
+            await subject.__aexit__(None, None, None)
 
-    def _root(self) -> object:
-        if isinstance(self._subject, AsyncSession):
-            return self._subject.sync_session.get_transaction()
-        connection = self._subject.sync_connection
-        return connection and connection.get_transaction()
+
+def _plain(subject: AsyncConnection | AsyncSession) -> Connection | Session:
+    """Return the sync one behind `subject`."""
+    if isinstance(subject, AsyncSession):
+        return subject.sync_session
+    connection = subject.sync_connection
+    assert connection is not None
+    return connection

@@ -1,20 +1,31 @@
-"""What the sync and the async transaction share: the loop's bookkeeping, no I/O."""
+"""What the sync and the async transaction share: the loop's bookkeeping and each step's work.
+
+The steps take SQLAlchemy's sync connection or session; the asyncio form runs them through
+SQLAlchemy's greenlet.
+"""
 
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from types import FrameType
+from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.engine import Transaction as ConnectionTransaction
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Session, SessionTransaction
 
+from datakit._clock import uniform
+from datakit.db import exactly_once as commits
 from datakit.db.attempts import Attempts
-from datakit.db.bind import AsyncBind, SyncBind, engine_of
+from datakit.db.begin import BeginOption, execution_options, is_read_only
+from datakit.db.bind import AsyncBind, SyncBind, engine_of, registry_of
 from datakit.db.policies import for_transactions, policy_of
 from datakit.errors import ConfigError, DeadlineExceededError
 from datakit.resilience import RetryPolicy, deadline
 from datakit.resilience.deadlines import over
 
-BeginOption = str | bool | int | None
+Begun = ConnectionTransaction | SessionTransaction
 
 _open: ContextVar[tuple["TransactionBase", ...]]
 _open = ContextVar("datakit_open_transactions", default=())
@@ -30,20 +41,24 @@ class TransactionBase:
     def __init__(
         self,
         bind: SyncBind | AsyncBind,
+        caller: Callable[[], object],
+        begin_options: dict[str, BeginOption],
         retry: RetryPolicy | None,
         idempotent: bool,
-        begin_options: dict[str, BeginOption],
-        caller: Callable[[], object],
+        exactly_once: bool,
     ) -> None:
+        read_only = is_read_only(begin_options)
+        if exactly_once and (idempotent or read_only):
+            other = "idempotent=True" if idempotent else "a read-only transaction"
+            raise ConfigError(f"exactly_once=True does not go with {other}: drop one of them")
         engine = engine_of(bind)
         self._key = id(engine)
+        self._registry = registry_of(bind)
         self._caller = caller
         self._begin_options = begin_options
         self._policy = for_transactions(retry) if retry else policy_of(engine)
         self._attempts = Attempts(
-            self._policy,
-            idempotent=idempotent,
-            read_only=bool(begin_options.get("postgresql_readonly")),
+            self._policy, idempotent=idempotent, exactly_once=exactly_once, read_only=read_only
         )
         self._again = True
         self._entered = True
@@ -70,18 +85,123 @@ class TransactionBase:
                 "a transaction on this engine is open already, and one inside another would "
                 "commit apart from it: pass the connection down instead"
             )
+        scoped = None if self._registry is None or not self._registry.has() else self._registry()
+        if scoped is not None and scoped.in_transaction():
+            raise InvalidRequestError(
+                "the scoped session has begun a transaction of its own, which would stay open: "
+                "commit() or rollback() it before"
+            )
         self._entered = True
-        remaining = self._attempts.remaining
-        return None if remaining is None else deadline(remaining)
+        return deadline(self._attempts.remaining) if self._attempts.has_failed else None
 
-    def _opened(self) -> None:
+    def _opened(self, subject: Any) -> None:
         self._owner = self._caller()
         _open.set((*_still_open(), self))
+        if self._registry is not None:
+            self._registry.set(subject)
 
-    def _closed(self) -> None:
+    def _closed(self, subject: Any) -> None:
         """Note the end, perhaps in another context: a generator is finalized in anybody's."""
         self._owner = None
         _open.set(_still_open())
+        if self._registry is not None and self._registry.has() and self._registry() is subject:
+            self._registry.clear()
+
+    def _begin(self, subject: Connection | Session) -> None:
+        """Begin on `subject` with the options asked for."""
+        options, statement = dict[str, BeginOption](), None
+        if self._begin_options:
+            options, statement = execution_options(self._begin_options, _dialect_of(subject))
+        if isinstance(subject, Connection):
+            connection = subject.execution_options(**options) if options else subject
+            self._begun: Begun = subject.begin()
+        else:
+            self._begun = subject.begin()
+            connection = subject.connection(execution_options=options)
+        self._begun.__enter__()
+        if statement is not None:
+            connection.exec_driver_sql(statement)
+        refuse_autocommit(connection)
+
+    def _prepare(self, subject: Connection | Session) -> Exception | None:
+        """Send all that is left before COMMIT; return what failed.
+
+        That is what a Session holds back, and the token.
+        """
+        try:
+            if isinstance(subject, Session):
+                subject.flush()
+            if self._attempts.token is not None:
+                commits.write(_connection_of(subject), self._attempts.token)
+        except Exception as exc:  # noqa: BLE001 - judged like the body's own
+            return exc
+        return out_of_time()
+
+    def _commit(self) -> Exception | None:
+        """Commit; return what failed."""
+        try:
+            self._begun.__exit__(None, None, None)
+        except Exception as exc:  # noqa: BLE001 - raised again unless the body may run again
+            return exc
+        return None
+
+    def _roll_back(self, subject: Connection | Session, failure: BaseException) -> bool:
+        """Return whether that undid all: not when the body had ended the transaction itself."""
+        whole = subject.get_transaction() is self._begun
+        with suppress(Exception):  # the failure says more than that ROLLBACK failed as well
+            self._begun.__exit__(type(failure), failure, None)
+        return whole and isinstance(failure, Exception)
+
+    def _look_up(self, subject: Connection | Session) -> bool:
+        """Return whether the transaction's token is in the database; `subject` is a new one."""
+        assert self._attempts.token is not None
+        return commits.look_up(_connection_of(subject), self._attempts.token)
+
+    def _purge(self, subject: Connection | Session) -> None:
+        """Remove old tokens after a COMMIT; `subject` is a new one."""
+        commits.remove_old(_connection_of(subject), commits.RETENTION)
+        subject.commit()
+
+    def _failed(
+        self, failure: BaseException, undone: bool, exc: BaseException | None, frame: FrameType
+    ) -> bool:
+        """Return whether the body runs again after `failure`, which came before COMMIT.
+
+        exc: the failure, if it came from the body.
+
+        Raises:
+            BaseException: the failure, when it came after the body and nothing runs again.
+        """
+        self._again = undone and self._attempts.again_after_body(failure, frame)
+        if exc is None and not self._again:
+            raise failure
+        return self._again
+
+    def _can_ask(self, lost: Exception) -> bool:
+        """Return whether the database knows what became of a COMMIT that failed by `lost`."""
+        return self._attempts.token is not None and self._attempts.is_in_doubt(lost)
+
+    def _after_commit(self, lost: Exception, frame: FrameType) -> None:
+        self._attempts.after_commit(lost, frame)
+        self._again = True
+
+    def _after_look_up(self, lost: Exception, committed: bool, frame: FrameType) -> None:
+        self._attempts.after_look_up(lost, committed, frame)
+        self._again = not committed
+
+    @property
+    def _is_to_purge(self) -> bool:
+        """Whether it is this transaction's turn to do so."""
+        return self._attempts.token is not None and uniform(0.0, 1.0) < commits.PURGE_CHANCE
+
+
+def _dialect_of(subject: Connection | Session) -> str:
+    bind = subject if isinstance(subject, Connection) else subject.get_bind()
+    return bind.dialect.name
+
+
+def _connection_of(subject: Connection | Session) -> Connection:
+    return subject if isinstance(subject, Connection) else subject.connection()
 
 
 def _still_open() -> tuple[TransactionBase, ...]:

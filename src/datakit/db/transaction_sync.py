@@ -1,33 +1,32 @@
 """The transaction for threads."""
 
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from threading import current_thread
 from types import FrameType, TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
 
-from datakit.db.transaction_base import BeginOption, TransactionBase, out_of_time, refuse_autocommit
-from datakit.resilience import RetryPolicy
+from datakit.db.bind import SyncBind, opener_of
+from datakit.db.transaction_base import TransactionBase
+from datakit.resilience import deadline
 from datakit.resilience.reentry import loop_head
 
 C = TypeVar("C", bound=Connection | Session)
+T = TypeVar("T")
 
 
 class Transaction(TransactionBase, Generic[C]):
     """The attempts of one transaction: iterate over it and enter each with `with`."""
 
-    def __init__(
-        self,
-        bind: Engine | sessionmaker[Any],
-        retry: RetryPolicy | None,
-        idempotent: bool,
-        begin_options: dict[str, BeginOption],
-    ) -> None:
-        super().__init__(bind, retry, idempotent, begin_options, current_thread)
-        self._bind = bind
+    _subject: C
+
+    def __init__(self, bind: SyncBind, *options: Any) -> None:
+        super().__init__(bind, current_thread, *options)
+        self._new: Callable[[], C] = opener_of(bind)
 
     def __iter__(self) -> Self:
         return self
@@ -42,8 +41,8 @@ class Transaction(TransactionBase, Generic[C]):
 
     def __enter__(self) -> C:
         with self._opening() or nullcontext():
-            self._policy.call(self._begin)
-        self._opened()
+            self._policy.call(self._open)
+        self._opened(self._subject)
         return self._subject
 
     def __exit__(
@@ -52,57 +51,50 @@ class Transaction(TransactionBase, Generic[C]):
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        frame = sys._getframe(1)
-        self._closed()
+        frame, undone, lost = sys._getframe(1), False, None
+        subject = self._subject
+        self._closed(subject)
         try:
-            failure = exc or self._flush() or out_of_time()
+            failure = exc or self._prepare(subject)
             if failure is None:
-                self._commit(frame)
-                return False
-            undone = self._roll_back(failure)
+                lost = self._commit()
+            else:
+                undone = self._roll_back(subject, failure)
         finally:
-            self._subject.close()
-        self._again = undone and self._attempts.again_after_body(failure, frame)
-        if exc is None and not self._again:
-            raise failure
-        return self._again
+            subject.close()
+        if failure is not None:
+            return self._failed(failure, undone, exc, frame)
+        if lost is not None:
+            self._settle(lost, frame)
+        elif self._is_to_purge:
+            with suppress(Exception):
+                self._apart(self._purge)
+        return False
 
-    def _begin(self) -> None:
-        subject = self._bind.connect() if isinstance(self._bind, Engine) else self._bind()
+    def _open(self) -> None:
+        subject = self._new()
         try:
-            if self._begin_options and isinstance(subject, Connection):
-                subject = subject.execution_options(**self._begin_options)
-            self._begun = subject.begin()
-            self._begun.__enter__()
-            refuse_autocommit(
-                subject
-                if isinstance(subject, Connection)
-                else subject.connection(execution_options=self._begin_options)
-            )
+            self._begin(subject)
         except BaseException:
             subject.close()
             raise
-        self._subject = cast("C", subject)
+        self._subject = subject
 
-    def _flush(self) -> Exception | None:
-        """Send what a Session holds back, so that only COMMIT is left; return what failed."""
-        if isinstance(self._subject, Session):
-            try:
-                self._subject.flush()
-            except Exception as exc:  # noqa: BLE001 - judged like the body's own
-                return exc
-        return None
-
-    def _commit(self, frame: FrameType) -> None:
+    def _settle(self, lost: Exception, frame: FrameType) -> None:
+        """Find out what became of a COMMIT that failed by `lost`."""
+        if not self._can_ask(lost):
+            return self._after_commit(lost, frame)
         try:
-            self._begun.__exit__(None, None, None)
-        except Exception as exc:  # noqa: BLE001 - raised again unless the body may run again
-            self._attempts.after_commit(exc, frame)
-            self._again = True
+            with deadline(self._attempts.remaining):
+                committed = self._policy.call(self._apart, self._look_up)
+        except Exception as exc:  # noqa: BLE001 - what is unknown matters more
+            raise self._attempts.unknown(exc) from lost
+        return self._after_look_up(lost, committed, frame)
 
-    def _roll_back(self, failure: BaseException) -> bool:
-        """Return whether that undid all: not when the body had ended the transaction itself."""
-        whole = self._subject.get_transaction() is self._begun
-        with suppress(Exception):  # the failure says more than that ROLLBACK failed as well
-            self._begun.__exit__(type(failure), failure, None)
-        return whole and isinstance(failure, Exception)
+    def _apart(self, work: Callable[[C], T]) -> T:
+        """Return what `work` does with a connection or session of its own."""
+        subject = self._new()
+        try:
+            return work(subject)
+        finally:
+            subject.close()

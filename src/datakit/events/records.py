@@ -101,6 +101,13 @@ class CommitUnknown(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CommitResolved(Event):
+    """The token of an `exactly_once` transaction told what became of its COMMIT."""
+
+    committed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionMoved(Event):
     """A pooled connection was replaced since its name points elsewhere now."""
 

@@ -66,7 +66,7 @@ def test_a_lost_link_in_the_body_is_run_again_until_the_deadline() -> None:
 def test_the_callers_own_error_is_not_run_again() -> None:
     attempts = Attempts(policy(FakeClock()))
     assert not inside_loop(attempts, ValueError("own"), commit=False)
-    assert attempts.remaining is None
+    assert not attempts.has_failed
 
 
 def test_a_link_lost_during_commit_is_unknown() -> None:
