@@ -30,5 +30,5 @@ def execution_options(
         return {_POSTGRESQL.get(name, name): value for name, value in options.items()}, None
     if options.get("deferrable"):
         raise ConfigError("deferrable=True: PostgreSQL alone has deferrable transactions")
-    rest = {name: value for name, value in options.items() if name not in _POSTGRESQL}
+    rest = {name: value for name, value in options.items() if name != "deferrable"}
     return rest, READ_ONLY if options.get("read_only") else None

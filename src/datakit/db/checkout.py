@@ -1,7 +1,9 @@
 """Whether a pooled connection may be handed out. Pure."""
 
 from enum import Enum
+from threading import Lock
 from typing import Final
+from weakref import WeakSet
 
 from cachebox import LRUCache
 
@@ -36,33 +38,85 @@ class Peer:
     Times are seconds on both clocks. Until `fresh_until` and `fresh_until_wall` it needs no look.
     """
 
-    __slots__ = ("fresh_until", "fresh_until_wall", "ip", "made_at_wall")
+    __slots__ = (
+        "__weakref__",
+        "fresh_until",
+        "fresh_until_wall",
+        "host",
+        "ip",
+        "is_condemned",
+        "is_doubted",
+        "made_at_wall",
+        "seen_at",
+        "seen_at_wall",
+    )
 
-    def __init__(self, ip: str, now: float, wall: float) -> None:
+    def __init__(self, host: str, ip: str, now: float, wall: float) -> None:
+        self.host = host
         self.ip = ip
         self.made_at_wall = wall
+        self.is_condemned = False
         self.note_seen(now, wall)
 
     def note_seen(self, now: float, wall: float) -> None:
         """Note that it was looked at."""
+        self.is_doubted = False
+        self.seen_at, self.seen_at_wall = now, wall
         self.fresh_until, self.fresh_until_wall = now + LOOK_EVERY, wall + LOOK_EVERY
+
+    def doubt(self) -> None:
+        """Have it probed before it is handed out: another one to its server was lost."""
+        self.is_doubted = True
+        self.fresh_until = 0.0
+
+    def condemn(self) -> None:
+        """Have it replaced: its server is silent, or not the right one any more."""
+        self.is_condemned = True
+        self.fresh_until = 0.0
 
     def is_fresh(self, now: float, wall: float) -> bool:
         """Return whether it was looked at a moment ago."""
         return now < self.fresh_until and wall < self.fresh_until_wall
 
     def look(self, now: float, wall: float, *, recycle: float, probe_after: float | None) -> Look:
-        """Return whether it is too old (`recycle` seconds), or may be dead.
+        """Return whether it is condemned or too old (`recycle` seconds), or may be dead.
 
-        It may be after `probe_after` idle seconds, or in a process that was frozen meanwhile.
+        It may be when it is doubted, after `probe_after` idle seconds, or in a process that was
+        frozen meanwhile.
         """
-        if wall - self.made_at_wall >= recycle:
+        if self.is_condemned or wall - self.made_at_wall >= recycle:
             return Look.DISCARD
-        idle = now - self.fresh_until + LOOK_EVERY
-        idle_by_wall = wall - self.fresh_until_wall + LOOK_EVERY
+        idle, idle_by_wall = now - self.seen_at, wall - self.seen_at_wall
         was_frozen = idle_by_wall - idle > FROZEN
         is_idle = probe_after is not None and max(idle, idle_by_wall) >= probe_after
-        return Look.PROBE if was_frozen or is_idle else Look.USE
+        return Look.PROBE if self.is_doubted or was_frozen or is_idle else Look.USE
+
+
+class Peers:
+    """The connections of one engine that are alive."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._all: WeakSet[Peer] = WeakSet()
+
+    def add(self, peer: Peer) -> None:
+        """Take note of a new connection."""
+        with self._lock:
+            self._all.add(peer)
+
+    def doubt(self, ip: str) -> None:
+        """Doubt all connections to `ip`."""
+        for peer in self._to(ip):
+            peer.doubt()
+
+    def condemn(self, ip: str) -> None:
+        """Condemn all connections to `ip`."""
+        for peer in self._to(ip):
+            peer.condemn()
+
+    def _to(self, ip: str) -> list[Peer]:
+        with self._lock:
+            return [peer for peer in self._all if peer.ip == ip]
 
 
 class Departures:

@@ -1,68 +1,39 @@
-"""From a host name to a connection: resolved once, tried until the deadline, looked at when taken.
+"""From host names to a connection: the right server found, tried until the deadline, logged in.
 
-Listeners on an engine's events; those of an AsyncEngine sit on its `sync_engine` and wait through
+A listener on an engine's event; that of an AsyncEngine sits on its `sync_engine` and waits through
 SQLAlchemy's greenlet.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
-from weakref import ref
 
-from cachebox import LRUCache
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
-from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from datakit import events
 from datakit._clock import Clock
 from datakit.auth import Login, PasswordAuth, Tls
 from datakit.auth.masked import Masked, without_frames
-from datakit.db.checkout import MAX_ADDRESSES, PEER, Departures, Look, Peer
+from datakit.db import finding
 from datakit.db.classification import classify
-from datakit.db.drivers import Driver
-from datakit.db.endpoint import Endpoint
+from datakit.db.finding import Candidate, Finder
 from datakit.db.policies import for_connecting
-from datakit.db.pool import LookingPool
-from datakit.dns import Address
-from datakit.errors import (
-    ConfigError,
-    DatakitError,
-    DeadlineExceededError,
-    DnsError,
-    NameNotFoundError,
-)
+from datakit.db.target import Target
+from datakit.db.upkeep import Upkeep
+from datakit.errors import ConfigError, DeadlineExceededError, DnsError, NameNotFoundError
 from datakit.resilience import Gate, RetryPolicy, Verdict, deadline
-from datakit.resilience.forks import renew_after_fork
 from datakit.resilience.verdict import LINK_LOST
 
 T = TypeVar("T")
 
-PROBE_TIMEOUT = 2.0
-"""Seconds that a pooled connection has to show that it lives."""
 
-
-class Waits(Protocol):
+class Waits(finding.Waits, Protocol):
     """What the connect path waits for, blocking or through SQLAlchemy's greenlet."""
-
-    def addresses(self, name: str, port: int) -> tuple[Address, ...]:
-        """Return where `name` can be connected to."""
-        ...
 
     def is_current(self, name: str, ip: str) -> bool:
         """Return whether `ip` is an address of `name` now."""
-        ...
-
-    def report_failure(self, name: str, ip: str) -> None:
-        """Take note that connecting to `ip` failed."""
-        ...
-
-    def first_to_answer(self, name: str, addresses: Sequence[Address]) -> str:
-        """Return the first of the addresses that accepts a connection."""
         ...
 
     def login(self, auth: PasswordAuth, login: Login) -> Login:
@@ -72,22 +43,6 @@ class Waits(Protocol):
     def through(self, gate: Gate, attempt: Callable[[], T]) -> T:
         """Return what `attempt` returns, begun when the gate lets it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where an engine connects to, and how.
-
-    tls: None for the default, verified off loopback.
-    """
-
-    host: str
-    port: int
-    user: str
-    endpoint: Endpoint
-    driver: Driver
-    tls: Tls | None = None
-    auth: PasswordAuth | None = field(default=None, repr=False)
 
 
 class Connector:
@@ -103,25 +58,14 @@ class Connector:
             cap=policy.cap,
             max_wait=self._policy.deadline,
             probe_time=target.endpoint.connect_timeout + 1.0,
-            down=lambda exc: self._verdict(exc) in LINK_LOST,
+            down=self._is_lost,
             name=target.host,
         )
         self._keywords = target.driver.keywords(target.endpoint)
         self._tls: dict[str, Any] | None = None
-        self._recycle = target.endpoint.recycle
-        self._proven: LRUCache[str, None] = LRUCache(MAX_ADDRESSES)
-        """Addresses that were connected to and have not failed since: one of several is not tried
-        on the chance that it is dead."""
-        self._departures = Departures()
-        self._was_connected = False
+        self.finder = Finder(target, waits, clock)
+        self.upkeep = Upkeep(target, self.finder, waits.is_current, clock)
         self._last_failure = ""
-
-    @property
-    def recycle(self) -> float:
-        """Seconds after which a connection is replaced when it is taken."""
-        engine = self._engine()
-        own = math.inf if engine is None else engine.pool._recycle
-        return own if self._recycle == math.inf else self._recycle
 
     @property
     def deadline(self) -> float:
@@ -130,23 +74,9 @@ class Connector:
 
     def install(self, engine: Engine) -> None:
         """Listen to `engine`'s events."""
-        self._engine = ref(engine)
-        if engine.pool._recycle > -1:
-            self._recycle = math.inf  # SQLAlchemy's own, which the user asked for, is at work
         event.listen(engine, "do_connect", self._do_connect)
-        if isinstance(engine.pool, LookingPool):
-            engine.pool.look = self._look
-        else:
-            event.listen(engine, "checkout", self._checkout)
-        event.listen(engine, "handle_error", self._handle_error)
+        self.upkeep.install(engine)
         self.target.driver.install(engine.dialect)
-        renew_after_fork(self)
-
-    def start_anew(self) -> None:
-        """Leave the parent's connections to it; called in a forked child."""
-        engine = self._engine()
-        if engine is not None:
-            engine.dispose(close=False)
 
     def _do_connect(
         self,
@@ -161,7 +91,7 @@ class Connector:
                 return connection
         mask_password(cparams)
         try:
-            connection, ip = self._policy.call(
+            connection, candidate = self._policy.call(
                 self._waits.through, self._gate, lambda: self._attempt(dialect, cparams)
             )
         except (DnsError, DeadlineExceededError) as exc:
@@ -170,11 +100,7 @@ class Connector:
             for note in getattr(exc, "__notes__", ()):
                 told.add_note(note)
             raise told from exc
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        record.info[PEER] = Peer(ip, now, wall)
-        self._was_connected = True
-        self._proven[ip] = None
-        self._departures.forget(ip)
+        self.upkeep.note_made(record, candidate)
         return connection
 
     def _later_listeners(self, dialect: Dialect) -> Iterator[Callable[..., DBAPIConnection | None]]:
@@ -185,43 +111,62 @@ class Connector:
                 return listeners
         return iter(())
 
-    def _attempt(self, dialect: Dialect, cparams: dict[str, Any]) -> tuple[DBAPIConnection, str]:
-        target = self.target
-        ip = self._address()
-        own = cparams.get("connect_timeout") or target.endpoint.connect_timeout
+    def _attempt(
+        self, dialect: Dialect, cparams: dict[str, Any]
+    ) -> tuple[DBAPIConnection, Candidate]:
+        def connect(candidate: Candidate) -> tuple[DBAPIConnection, Candidate]:
+            return self._connected(dialect, cparams, candidate), candidate
+
+        return self.finder.find(connect, self._is_lost)
+
+    def _connected(
+        self, dialect: Dialect, cparams: dict[str, Any], candidate: Candidate
+    ) -> DBAPIConnection:
+        """Return a connection to `candidate`.
+
+        Raises:
+            dialect.loaded_dbapi.Error: there is none.
+        """
+        own = cparams.get("connect_timeout") or self.target.endpoint.connect_timeout
         seconds = deadline.bound(float(own))
         try:
-            params = self._parameters(cparams, ip)
-            return self._logged_in(dialect, params, ip, seconds), ip
+            params = self._parameters(cparams, candidate)
+            connection = self._logged_in(dialect, params, candidate, seconds)
+            if self.target.endpoint.writes:
+                self._check_role(dialect, connection, candidate)
         except dialect.loaded_dbapi.Error as exc:
             self._last_failure = str(exc)
-            if self._verdict(exc) in LINK_LOST:
-                self._failed(ip)
+            if self._is_lost(exc):
+                self.finder.failed(candidate.host, candidate.ip)
+                self.finder.is_away(candidate.ip)
             raise without_frames(exc) from exc.__cause__
+        self.finder.proved(candidate)
+        return connection
 
-    def _address(self) -> str:
-        host = self.target.host
-        addresses = self._waits.addresses(host, self.target.port)
-        ip = addresses[0].ip
-        if len(addresses) == 1 or ip in self._proven:
-            return ip
+    def _check_role(
+        self, dialect: Dialect, connection: DBAPIConnection, candidate: Candidate
+    ) -> None:
+        """Let no connection be used for writing that leads to a server which takes no writes.
+
+        Either kind of server tells of its cluster.
+        """
         try:
-            with deadline(self.target.endpoint.connect_timeout):
-                return self._waits.first_to_answer(host, addresses)
-        except (OSError, DeadlineExceededError) as exc:
-            self._last_failure = str(exc)
-            raise self.target.driver.unreachable(str(exc)) from exc
-
-    def _failed(self, ip: str) -> None:
-        self._proven.pop(ip, None)
-        self._waits.report_failure(self.target.host, ip)
+            writes = self.target.driver.takes_writes(connection)
+            self.finder.learn(dialect, connection, anew=not writes)
+            if not writes:
+                raise self.target.driver.unreachable(
+                    f"{candidate.host} ({candidate.ip}) takes no writes now"
+                )
+        except BaseException:
+            dialect.do_terminate(connection)
+            raise
 
     def _logged_in(
-        self, dialect: Dialect, params: dict[str, Any], ip: str, seconds: float
+        self, dialect: Dialect, params: dict[str, Any], candidate: Candidate, seconds: float
     ) -> DBAPIConnection:
         """Return a connection, with another password if the first one is refused."""
         target, refusals = self.target, 0
-        asked = Login(target.host, target.port, target.user)
+        asked = Login(candidate.host, candidate.port, target.user)
         while True:
             login = asked
             if target.auth is not None:
@@ -229,7 +174,7 @@ class Connector:
                 password = None if login.password is None else Masked(login.password)
                 params = {**params, "user": login.user, "password": password}
             try:
-                return self._driven(dialect, params, ip, seconds)
+                return self._driven(dialect, params, candidate.ip, seconds)
             except dialect.loaded_dbapi.Error as exc:
                 if target.auth is None or classify(exc) is not Verdict.AUTH:
                     raise
@@ -254,85 +199,25 @@ class Connector:
             without_frames(exc)
             raise
 
-    def _parameters(self, cparams: dict[str, Any], ip: str) -> dict[str, Any]:
+    def _parameters(self, cparams: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
         """Return the driver's keywords: the endpoint's, TLS's, and over them the user's."""
         target = self.target
+        cparams = {**cparams, "host": candidate.host, "port": candidate.port}
         spoken = check_tls(target, cparams)
         needed = target.tls or (target.auth is not None and target.auth.needs_verified_tls)
-        if spoken or not (needed or not ip_address(ip).is_loopback):
+        if spoken or not (needed or not ip_address(candidate.ip).is_loopback):
             return {**self._keywords, **cparams}
         if self._tls is None:
             self._tls = target.driver.tls_keywords(target.tls or Tls())
         return {**self._keywords, **cparams, **self._tls}
 
+    def _is_lost(self, exc: BaseException) -> bool:
+        return self._verdict(exc) in LINK_LOST
+
     def _verdict(self, exc: BaseException) -> Verdict:
-        if isinstance(exc, NameNotFoundError) and not self._was_connected:
+        if isinstance(exc, NameNotFoundError) and not self.finder.was_connected:
             return Verdict.FATAL  # a misspelt host: say so at once
         return connect_verdict(exc)
-
-    def _checkout(
-        self,
-        connection: DBAPIConnection,
-        entry: ConnectionPoolEntry,
-        proxy: PoolProxiedConnection,
-    ) -> None:
-        """Look at a connection of a pool that does not do so itself."""
-        peer: Peer | None = entry.info.get(PEER)
-        if peer is not None and not peer.is_fresh(self._clock.monotonic(), self._clock.wall()):
-            self._look(entry, peer)
-
-    def _look(self, entry: ConnectionPoolEntry, peer: Peer) -> None:
-        """Do nothing where a connection may be handed out.
-
-        Raises:
-            DisconnectionError: it is dead, too old, or its name points elsewhere now.
-        """
-        host, ip, endpoint = self.target.host, peer.ip, self.target.endpoint
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        look = peer.look(now, wall, recycle=self._recycle, probe_after=endpoint.probe_after)
-        if look is Look.DISCARD:
-            raise DisconnectionError(f"the connection to {ip} is older than {self._recycle:g} s")
-        if look is Look.PROBE and entry.dbapi_connection is not None:
-            self._probe(entry.dbapi_connection, ip)
-        is_current = self._waits.is_current(host, ip)
-        if self._departures.look(ip, now, is_current=is_current) is Look.DISCARD:
-            events.emit(events.ConnectionMoved, host, ip)
-            raise DisconnectionError(f"{host} is no longer at {ip}")
-        peer.note_seen(now, wall)
-
-    def _probe(self, connection: DBAPIConnection, ip: str) -> None:
-        engine = self._engine()
-        assert engine is not None
-        dialect = engine.dialect
-        try:
-            with deadline(PROBE_TIMEOUT):
-                dialect.do_ping(connection)
-        except (dialect.loaded_dbapi.Error, DatakitError) as exc:
-            self._failed(ip)
-            raise DisconnectionError(f"the connection to {ip} does not answer") from exc
-
-    def _handle_error(self, context: ExceptionContext) -> None:
-        """Drop a connection to a server that takes no writes any more, and ask where to go."""
-        connection = context.connection
-        if connection is None or connection.invalidated or connection.closed:
-            return
-        if isinstance(context.original_exception, DeadlineExceededError):
-            context.is_disconnect = True  # an answer may still come, to a question of before
-            context.invalidate_pool_on_disconnect = False
-            return
-        verdict = classify(context.original_exception)
-        if verdict is Verdict.WRITER_MOVED:
-            if connection.get_execution_options().get("postgresql_readonly"):
-                return
-            context.is_disconnect = True
-            context.invalidate_pool_on_disconnect = False
-        elif verdict is Verdict.DISCONNECT:
-            context.is_disconnect = True  # SQLAlchemy does not know all of MySQL's numbers for it
-        elif not context.is_disconnect:
-            return
-        peer: Peer | None = connection.info.get(PEER)
-        if peer is not None:
-            self._failed(peer.ip)
 
 
 def mask_password(keywords: dict[str, Any]) -> None:

@@ -38,12 +38,13 @@ def describe(engine: "Engine | AsyncEngine") -> str:
         raise ConfigError("describe() needs an engine of datakit with a host in its URL")
     target, endpoint = connector.target, connector.target.endpoint
     probe = "never" if endpoint.probe_after is None else f"after {endpoint.probe_after:g} s idle"
+    hosts = ", ".join(f"{host}:{port}" for host, port in target.hosts)
     lines = {
-        "endpoint": f"{endpoint.kind}, {target.host}:{target.port}",
+        "endpoint": f"{endpoint.kind}, {hosts}",
         "driver": f"{plain.dialect.name}+{plain.dialect.driver}",
         "auth": "password of the URL" if target.auth is None else repr(target.auth),
         "tls": "verify-full off loopback" if target.tls is None else target.tls.mode,
-        "pool": f"{plain.pool.status()}; recycled after {connector.recycle:g} s",
+        "pool": f"{plain.pool.status()}; recycled after {connector.upkeep.recycle:g} s",
         "probe": probe,
         "connect": f"{endpoint.connect_timeout:g} s an attempt, {connector.deadline:g} s in all",
         "pinning linter": "on" if endpoint.pins else "off",

@@ -21,6 +21,10 @@ class Endpoint:
     pins: whether session state costs the proxy its multiplexing; prepared statements are off and
         the pinning linter is on. writes: whether it must lead to a server that takes writes, which
         each new connection checks: a record may still point to the one before a failover.
+    instances: for an endpoint of writers, the host name of its cluster's instances with "?" for
+        the id; the servers are asked which there are. None reads it off the host name, if that is
+        one of AWS's.
+    fallback: the host of the writer, connected to when a reader's endpoint has no server left.
     """
 
     kind: str
@@ -33,10 +37,16 @@ class Endpoint:
     keepalive_idle: int = 1
     pins: bool = False
     writes: bool = False
+    instances: str | None = None
+    fallback: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"Endpoint(kind={self.kind!r}): one of {', '.join(KINDS)}")
+        if self.instances is not None and self.instances.count("?") != 1:
+            raise ConfigError(
+                f"Endpoint(instances={self.instances!r}): one ? for the id, such as ?.db.internal"
+            )
 
 
 PROFILES: Final[dict[str, Endpoint]] = {
@@ -61,7 +71,7 @@ PROFILES: Final[dict[str, Endpoint]] = {
 _LABEL: Final = r"[a-z0-9][a-z0-9-]*"
 _RDS: Final = re.compile(
     rf"(?P<first>{_LABEL})(?P<endpoint>\.endpoint)?\.(?P<second>{_LABEL})"
-    r"\.(?:[a-z0-9-]+\.rds\.amazonaws\.com|rds\.[a-z0-9-]+\.amazonaws\.com\.cn)"
+    r"(?P<rest>\.(?:[a-z0-9-]+\.rds\.amazonaws\.com|rds\.[a-z0-9-]+\.amazonaws\.com\.cn))"
 )
 _SECOND: Final = (
     ("proxy-", "proxy"),
@@ -82,6 +92,19 @@ def kind_of(host: str) -> str:
     second = match["second"]
     kind = next((kind for prefix, kind in _SECOND if second.startswith(prefix)), "instance")
     return kind if kind == "proxy" or not match["endpoint"] else "generic"
+
+
+def instances_of(host: str) -> str | None:
+    """Return the host name of the instances of a cluster's endpoint, "?" for the id; None if it is
+    none of Aurora's.
+
+    Source: Aurora User Guide, "Aurora endpoint connections".
+    """
+    match = _RDS.fullmatch(host.lower().rstrip("."))
+    if match is None or match["endpoint"] or not match["second"].startswith("cluster-"):
+        return None
+    account = re.sub(r"^cluster-(ro-|custom-)?", "", match["second"])
+    return f"?.{account}{match['rest']}"
 
 
 def endpoint_for(host: str, given: "str | Endpoint") -> Endpoint:

@@ -7,12 +7,13 @@ from sqlalchemy import URL, Engine
 
 from datakit._clock import SYSTEM_CLOCK
 from datakit.auth import Tls
-from datakit.db.connect import Connector, Target, check_tls
+from datakit.db.connect import Connector, check_tls
 from datakit.db.description import remember_connector
 from datakit.db.endpoint import Endpoint
 from datakit.db.plan import Auth, plan_for, target_for
 from datakit.db.policies import default_policy, remember
 from datakit.db.sync_engine import sync_engine
+from datakit.db.target import Target
 from datakit.db.waiting import AwaitedClock, Awaiting, Blocking
 from datakit.errors import ConfigError
 from datakit.resilience import RetryPolicy

@@ -1,7 +1,7 @@
 """What an engine is made of: what can be said of it before there is one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import URL, Pool, make_url
@@ -11,10 +11,11 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from datakit.auth import PasswordAuth, Tls
 from datakit.auth.masked import Masked
 from datakit.auth.password import password_auth
-from datakit.db.connect import Target, check_tls, mask_password
+from datakit.db.connect import check_tls, mask_password
 from datakit.db.drivers import driver_for
 from datakit.db.endpoint import Endpoint, endpoint_for
 from datakit.db.pool import AsyncLookingPool, LookingPool
+from datakit.db.target import Target
 from datakit.errors import ConfigError, MissingExtraError
 
 Auth = str | PasswordAuth | Callable[[], Any] | None
@@ -78,6 +79,7 @@ def plan_for(
     dialect = dialect_class()
     target = target_for(parsed, dialect, auth, tls, endpoint)
     if target is not None:
+        parsed = _with_first_host(parsed, target)
         own = dialect.create_connect_args(parsed)[1]
         check_tls(target, {**own, **kwargs.get("connect_args", {})})
     pool = LookingPool if factory == "create_engine" else AsyncLookingPool
@@ -92,22 +94,61 @@ def target_for(
     Raises:
         ConfigError: the URL's form is not supported, or the arguments do not go together.
     """
-    if "host" in url.query or "," in (url.host or ""):
-        raise ConfigError("several hosts, or ?host=, in a database URL are not supported yet")
     driver = driver_for(dialect.name, dialect.driver)
-    if not url.host:
+    hosts = hosts_of(url, driver.DEFAULT_PORT)
+    if not hosts:
         if auth is not None or tls is not None:
             raise ConfigError("auth= and tls= need a host in the URL")
         return None
+    profile = endpoint_for(hosts[0][0], endpoint)
+    if len(hosts) > 1 and profile.kind != "reader":
+        profile = replace(profile, writes=True)  # they are candidates for the writer
     return Target(
-        host=url.host,
-        port=url.port or driver.DEFAULT_PORT,
+        hosts=hosts,
         user=url.username or "",
-        endpoint=endpoint_for(url.host, endpoint),
+        endpoint=profile,
         driver=driver,
         tls=None if tls is None else Tls.of(tls),
         auth=_auth(auth),
     )
+
+
+def _with_first_host(url: URL, target: Target) -> URL:
+    """Return `url` in the form that all dialects read; the connect path knows the other hosts."""
+    if "host" not in url.query:
+        return url
+    host, port = target.hosts[0]
+    return url.difference_update_query(["host"]).set(host=host, port=port)
+
+
+def hosts_of(url: URL, default_port: int) -> tuple[tuple[str, int], ...]:
+    """Return the hosts and ports of a URL, () for a Unix socket.
+
+    Raises:
+        ConfigError: they cannot be read.
+    """
+    listed = url.normalized_query.get("host", ())
+    if "," in (url.host or "") or any("," in each for each in listed):
+        raise ConfigError("several hosts in a database URL: write ?host=a:5432&host=b:5432")
+    if url.host:
+        if listed:
+            raise ConfigError("a database URL with a host and ?host=: write all of them as ?host=")
+        return ((url.host, url.port or default_port),)
+    hosts = tuple(_host_and_port(each, default_port) for each in listed if each)
+    if any(host.startswith("/") for host, _ in hosts):
+        if len(hosts) > 1:
+            raise ConfigError("?host= with a Unix socket: it cannot stand beside other hosts")
+        return ()
+    return hosts
+
+
+def _host_and_port(text: str, default_port: int) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]") or "/" in text:
+        return text.strip("[]"), default_port
+    if not port.isdecimal() or not 0 < int(port) < 65_536 or not host:
+        raise ConfigError(f"?host={text} in a database URL: expected host or host:port")
+    return host.strip("[]"), int(port)
 
 
 def _auth(given: Auth) -> PasswordAuth | None:

@@ -1,14 +1,14 @@
 """How an engine waits: blocking its thread, or through SQLAlchemy's greenlet."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from datakit._clock import SYSTEM_CLOCK
 from datakit.auth import Login, PasswordAuth
 from datakit.dns import Address
-from datakit.dns.connecting import race
+from datakit.dns.connecting import HEAD_START, Failed, race
 from datakit.dns.connecting_async import race as race_async
 from datakit.resilience import Gate
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from datakit.dns.system import AsyncSystemFirst, SystemFirst
 
 T = TypeVar("T")
+
+HEAD_START_OF_MEMBERS: Final = 0.05
+"""Seconds before another member of a cluster is asked beside the last: one is not better than
+another, as an address family may be."""
+
+
+def head_start(greeting: bytes | None) -> float:
+    """Return the seconds between two candidates."""
+    return HEAD_START if greeting is None else HEAD_START_OF_MEMBERS
 
 
 class Blocking:
@@ -27,10 +36,14 @@ class Blocking:
         self.is_current = resolver.is_current
         self.report_failure = resolver.report_failure
 
-    def first_to_answer(self, name: str, addresses: Sequence[Address]) -> str:
-        """Return the first of the addresses that accepts a connection."""
-        with race(addresses, name, lambda ip: self.report_failure(name, ip)) as sock:
-            return str(sock.getpeername()[0])
+    def first_to_answer(
+        self, name: str, candidates: Sequence[Address], failed: Failed, greeting: bytes | None
+    ) -> Address:
+        """Return the first that accepts a connection, or answers `greeting`."""
+        with race(
+            candidates, name, failed, greeting=greeting, head_start=head_start(greeting)
+        ) as sock:
+            return Address(*sock.getpeername()[:2])
 
     def login(self, auth: PasswordAuth, login: Login) -> Login:
         """Return `login` with its password."""
@@ -56,11 +69,15 @@ class Awaiting:
         """Return whether `ip` is an address of `name` now."""
         return await_only(self._resolver.is_current(name, ip))
 
-    def first_to_answer(self, name: str, addresses: Sequence[Address]) -> str:
-        """Return the first of the addresses that accepts a connection."""
-        winner = race_async(addresses, name, lambda ip: self.report_failure(name, ip))
+    def first_to_answer(
+        self, name: str, candidates: Sequence[Address], failed: Failed, greeting: bytes | None
+    ) -> Address:
+        """Return the first that accepts a connection, or answers `greeting`."""
+        winner = race_async(
+            candidates, name, failed, greeting=greeting, head_start=head_start(greeting)
+        )
         with await_only(winner) as sock:
-            return str(sock.getpeername()[0])
+            return Address(*sock.getpeername()[:2])
 
     def login(self, auth: PasswordAuth, login: Login) -> Login:
         """Return `login` with its password."""

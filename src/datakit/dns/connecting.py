@@ -1,5 +1,11 @@
-"""The first of several addresses that takes a connection. Source: RFC 8305."""
+"""The first of several addresses that takes a connection, or answers. Source: RFC 8305.
 
+A stopped process takes connections, since the kernel does it. Where that matters, the winner is
+the first that says something, after a greeting that any server of its kind answers.
+"""
+
+import errno
+import os
 import selectors
 import socket
 from collections.abc import Callable, Sequence
@@ -36,10 +42,19 @@ def refused(name: str, errors: Sequence[tuple[Address, OSError]]) -> OSError:
 class _Race:
     """Sockets that are connecting side by side."""
 
-    def __init__(self, addresses: Sequence[Address], name: str, failed: Failed) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        name: str,
+        failed: Failed,
+        greeting: bytes | None,
+        head_start: float,
+    ) -> None:
         self._queue = interleaved(addresses)
         self._name = name
         self._failed = failed
+        self._greeting = greeting
+        self._head_start = head_start
         self._selector = selectors.DefaultSelector()
         self._running: dict[socket.socket, Address] = {}
         self._errors: list[tuple[Address, OSError]] = []
@@ -55,7 +70,7 @@ class _Race:
         raise refused(self._name, self._errors)
 
     def _start(self, address: Address) -> None:
-        self._next_at = monotonic() + HEAD_START
+        self._next_at = monotonic() + self._head_start
         sock, where = new_socket(address)
         try:
             sock.connect(where)
@@ -76,18 +91,39 @@ class _Race:
             raise self._out_of_time()
         until_next = max(0.0, self._next_at - monotonic()) if self._queue else None
         waits = [seconds for seconds in (left, until_next) if seconds is not None]
-        for key, _ in self._selector.select(min(waits, default=None)):
+        for key, ready in self._selector.select(min(waits, default=None)):
             sock = key.fileobj
             assert isinstance(sock, socket.socket)
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            address = self._running.pop(sock)
-            self._selector.unregister(sock)
-            if error == 0:
-                sock.setblocking(True)
-                return sock
-            sock.close()
-            self._lost(address, OSError(error, _text(error)))
+            try:
+                if not self._has_won(sock, ready):
+                    continue
+            except OSError as exc:
+                address = self._running.pop(sock)
+                self._selector.unregister(sock)
+                sock.close()
+                self._lost(address, exc)
+                continue
+            del self._running[sock]
+            sock.setblocking(True)
+            return sock
         return None
+
+    def _has_won(self, sock: socket.socket, ready: int) -> bool:
+        """Return whether a socket is connected, and has been answered where that is asked for.
+
+        Raises:
+            OSError: it is neither.
+        """
+        if ready & selectors.EVENT_READ:
+            return answered(sock.recv(1))
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        if self._greeting is None:
+            return True
+        sock.send(self._greeting)
+        self._selector.modify(sock, selectors.EVENT_READ)
+        return False
 
     def _lost(self, address: Address, error: OSError) -> None:
         self._errors.append((address, error))
@@ -107,20 +143,36 @@ class _Race:
         self._selector.close()
 
 
-def _text(error: int) -> str:
-    import os
+def answered(first: bytes) -> bool:
+    """Return True for the first byte of an answer.
 
-    return os.strerror(error)
+    Raises:
+        ConnectionResetError: there is none.
+    """
+    if not first:
+        raise ConnectionResetError(errno.ECONNRESET, "closed without an answer")
+    return True
 
 
-def race(addresses: Sequence[Address], name: str, failed: Failed) -> socket.socket:
+def race(
+    addresses: Sequence[Address],
+    name: str,
+    failed: Failed,
+    *,
+    greeting: bytes | None = None,
+    head_start: float = HEAD_START,
+) -> socket.socket:
     """Return a blocking socket connected to the first of `addresses` that takes it.
+
+    greeting: what to send first; the winner is then the first that answers, and its socket is
+        good for nothing else. Empty for servers that speak first. head_start: seconds before the
+        next is tried.
 
     Raises:
         OSError: none does.
         DeadlineExceededError: none did in time.
     """
-    contest = _Race(addresses, name, failed)
+    contest = _Race(addresses, name, failed, greeting, head_start)
     try:
         return contest.run()
     finally:

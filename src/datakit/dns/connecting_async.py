@@ -5,12 +5,21 @@ import socket
 from collections.abc import Sequence
 
 from datakit.dns.addresses import Address, interleaved
-from datakit.dns.connecting import HEAD_START, Failed, new_socket, refused
+from datakit.dns.connecting import HEAD_START, Failed, answered, new_socket, refused
 from datakit.resilience.deadlines import deadline, over
 
 
-async def race(addresses: Sequence[Address], name: str, failed: Failed) -> socket.socket:
+async def race(
+    addresses: Sequence[Address],
+    name: str,
+    failed: Failed,
+    *,
+    greeting: bytes | None = None,
+    head_start: float = HEAD_START,
+) -> socket.socket:
     """Return a non-blocking socket connected to the first of `addresses` that takes it.
+
+    greeting, head_start: as for threads.
 
     Raises:
         OSError: none does.
@@ -23,8 +32,8 @@ async def race(addresses: Sequence[Address], name: str, failed: Failed) -> socke
         while queue or running:
             if queue:
                 address = queue.pop(0)
-                running[asyncio.create_task(_connect(address))] = address
-            for task in await _ended(running, HEAD_START if queue else None, name, failed):
+                running[asyncio.create_task(_connect(address, greeting))] = address
+            for task in await _ended(running, head_start if queue else None, name, failed):
                 address = running.pop(task)
                 error = task.exception()
                 if error is None:
@@ -38,10 +47,14 @@ async def race(addresses: Sequence[Address], name: str, failed: Failed) -> socke
         await _give_up(running)
 
 
-async def _connect(address: Address) -> socket.socket:
+async def _connect(address: Address, greeting: bytes | None) -> socket.socket:
+    loop = asyncio.get_running_loop()
     sock, where = new_socket(address)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, where)
+        await loop.sock_connect(sock, where)
+        if greeting is not None:
+            await loop.sock_sendall(sock, greeting)
+            answered(await loop.sock_recv(sock, 1))
     except BaseException:
         sock.close()
         raise

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         ConnectionMoved,
         DeadlineExceeded,
         Event,
+        FailoverEnded,
+        FailoverStarted,
         GateClosed,
         GateOpened,
         HedgeStarted,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         RetryScheduled,
         StaleServed,
         TransactionRetried,
+        WriterFound,
     )
 
 __all__ = [
@@ -57,6 +60,9 @@ __all__ = [
     "CommitUnknown",
     "CommitResolved",
     "ConnectionMoved",
+    "FailoverStarted",
+    "WriterFound",
+    "FailoverEnded",
     "PinningFound",
     "NameResolved",
     "AddressesChanged",

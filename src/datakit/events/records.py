@@ -116,6 +116,31 @@ class ConnectionMoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FailoverStarted(Event):
+    """The server at `address`, which an engine of `name` used, is away or takes no writes."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriterFound(Event):
+    """The server `name` at `address`, another one than before, takes writes."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverEnded(Event):
+    """An engine of `name` is connected again, `duration` after the start, at attempt `attempts`."""
+
+    name: str
+    duration: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class PinningFound(Event):
     """A statement at `place` ("file:line") makes RDS Proxy pin its session, for the first time."""
 

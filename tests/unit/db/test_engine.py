@@ -18,7 +18,11 @@ URL = "postgresql+psycopg://app:s3cret@db.example/shop"
         ("postgresql+nonsense://app:s3cret@h/d", "expected postgresql"),
         ("sqlite:///shop.db", r"sqlite\+pysqlite is not supported"),
         ("mysql+mysqldb://app:s3cret@h/d", "mysql"),
-        ("postgresql+psycopg://app:s3cret@/d?host=a:5432&host=b:5432", "several hosts"),
+        ("postgresql+psycopg://app:s3cret@a,b/d", "several hosts"),
+        ("postgresql+psycopg://app:s3cret@/d?host=a,b:5432", "several hosts"),
+        ("postgresql+psycopg://app:s3cret@a/d?host=b", "write all of them"),
+        ("postgresql+psycopg://app:s3cret@/d?host=a:x", "expected host or host:port"),
+        ("postgresql+psycopg://app:s3cret@/d?host=/run&host=b", "Unix socket"),
     ],
 )
 def test_a_url_that_cannot_work_is_one_line_that_says_what_to_do(

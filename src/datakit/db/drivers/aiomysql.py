@@ -9,13 +9,13 @@ from pymysql import err
 from datakit.db.drivers.limits import bounded, out_of_time
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
-    ROLE,
+    GREETING,
     keywords,
     not_connected,
     refuse_clear_text,
     refuse_downgrade,
-    refuse_reader,
     set_options,
+    takes_writes,
     timed_out,
     tls_keywords,
     tls_of,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from datakit.db.endpoint import Endpoint
 
 __all__ = [
-    "DEFAULT_PORT", "EXTRA", "FACTORIES",
-    "connect", "install", "keywords", "tls_keywords", "tls_of", "unreachable",
+    "DEFAULT_PORT", "EXTRA", "FACTORIES", "GREETING",
+    "connect", "install", "keywords", "takes_writes", "tls_keywords", "tls_of", "unreachable",
 ]  # fmt: skip
 
 EXTRA: Final = "aiomysql"
@@ -55,10 +55,6 @@ def connect(
             try:
                 async with asyncio.timeout(deadline.remaining()):
                     await connection._connect()
-                    if endpoint.writes:
-                        async with connection.cursor() as cursor:
-                            await cursor.execute(ROLE)
-                            refuse_reader(await cursor.fetchone(), params["host"])
             except (DeadlineExceededError, TimeoutError) as exc:
                 connection.close()
                 raise timed_out(params["host"], ip, seconds) from exc

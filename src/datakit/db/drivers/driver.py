@@ -31,6 +31,9 @@ class Driver(Protocol):
     FACTORIES: tuple[str, ...]
     """Which of `create_engine` and `create_async_engine` it serves."""
 
+    GREETING: bytes
+    """What a living server answers, sent on a new TCP connection; empty if it speaks first."""
+
     def keywords(self, endpoint: Endpoint) -> dict[str, Any]:
         """Return the driver's own keywords that `endpoint` asks for; the user's win over them."""
         ...
@@ -51,6 +54,10 @@ class Driver(Protocol):
         Raises:
             dialect.loaded_dbapi.Error: there is none, within `seconds`.
         """
+        ...
+
+    def takes_writes(self, connection: DBAPIConnection) -> bool:
+        """Return whether the server of a new connection takes writes."""
         ...
 
     def unreachable(self, text: str) -> Exception:

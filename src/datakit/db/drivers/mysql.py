@@ -1,13 +1,14 @@
 """What PyMySQL and aiomysql have in common."""
 
 import socket
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from pymysql import err
-from pymysql.constants import CLIENT, CR, ER
+from pymysql.constants import CLIENT, CR
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from datakit.auth import Tls
     from datakit.db.endpoint import Endpoint
@@ -52,18 +53,16 @@ ROLE: Final = "SELECT @@innodb_read_only | @@read_only"
 """Not 0 on a server that takes no writes. Source: Aurora User Guide, `innodb_read_only`."""
 
 
-def refuse_reader(row: "Sequence[Any] | None", host: str) -> None:
-    """Let no connection be used for writing that leads to a server which takes no writes.
+GREETING: Final = b""
+"""The server speaks first."""
 
-    row: what `ROLE` gives.
 
-    Raises:
-        pymysql.err.OperationalError: it does.
-    """
-    if row is not None and int(row[0]):
-        raise err.OperationalError(
-            ER.OPTION_PREVENTS_STATEMENT, f"{host} leads to a server that is read-only"
-        )
+def takes_writes(connection: "DBAPIConnection") -> bool:
+    """Return whether the server takes writes."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(ROLE)
+        row = cursor.fetchone()
+    return row is not None and not int(row[0])
 
 
 def set_options(sock: socket.socket, endpoint: "Endpoint") -> None:

@@ -1,7 +1,9 @@
 """psycopg, sync and async."""
 
 import math
+import struct
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
@@ -24,6 +26,12 @@ DEFAULT_PORT: Final = 5432
 EXTRA: Final = "binary"
 FACTORIES: Final = ("create_engine", "create_async_engine")
 
+GREETING: Final = struct.pack("!ii", 8, 80_877_103)
+"""The request for TLS, which any server answers with one byte. Source: PostgreSQL documentation,
+"Message Formats", SSLRequest."""
+
+_ROLE_PARAMETERS: Final = (b"in_hot_standby", b"default_transaction_read_only")
+
 _INTERVAL: Final = 0.1
 """Seconds between two looks at Ctrl-C and at the time, psycopg's own."""
 
@@ -40,8 +48,7 @@ _FALLBACK: Final = 2
 
 
 def keywords(endpoint: "Endpoint") -> dict[str, Any]:
-    """Return libpq's keepalives, no prepared statements where they would pin a session, and
-    that a writer's endpoint must lead to a writer, which the server says as the session begins.
+    """Return libpq's keepalives, and no prepared statements where they would pin a session.
 
     Source: Aurora User Guide, "Fast failover with Aurora PostgreSQL", for the keepalives.
     """
@@ -53,8 +60,6 @@ def keywords(endpoint: "Endpoint") -> dict[str, Any]:
     }
     if endpoint.pins:
         found["prepare_threshold"] = None
-    if endpoint.writes:
-        found["target_session_attrs"] = "read-write"
     return found
 
 
@@ -86,6 +91,19 @@ def connect(
         if dialect.is_async:
             return dialect.connect(async_creator_fn=_AsyncConnection.connect, **params)
         return cast("DBAPIConnection", _Connection.connect(**params))
+
+
+def takes_writes(connection: "DBAPIConnection") -> bool:
+    """Return whether the server takes writes, which PostgreSQL 14 says as a session begins."""
+    driver: Any = getattr(connection, "driver_connection", connection)
+    said = [driver.pgconn.parameter_status(name) for name in _ROLE_PARAMETERS]
+    if None not in said:
+        return said == [b"off", b"off"]
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("SELECT current_setting('transaction_read_only')")
+        row = cursor.fetchone()
+    connection.rollback()
+    return row is not None and row[0] == "off"
 
 
 def unreachable(text: str) -> psycopg.OperationalError:

@@ -10,12 +10,12 @@ from pymysql.constants import CR
 from datakit.db.drivers.limits import LAST_WORD, bounded, out_of_time
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
-    ROLE,
+    GREETING,
     keywords,
     not_connected,
     refuse_clear_text,
-    refuse_reader,
     set_options,
+    takes_writes,
     timed_out,
     tls_keywords,
     tls_of,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from datakit.db.endpoint import Endpoint
 
 __all__ = [
-    "DEFAULT_PORT", "EXTRA", "FACTORIES",
-    "connect", "install", "keywords", "tls_keywords", "tls_of", "unreachable",
+    "DEFAULT_PORT", "EXTRA", "FACTORIES", "GREETING",
+    "connect", "install", "keywords", "takes_writes", "tls_keywords", "tls_of", "unreachable",
 ]  # fmt: skip
 
 _Base: Any = connections.Connection  # whose stubs leave the parts out that are overridden here
@@ -59,10 +59,6 @@ def connect(
             sock = socket.create_connection((ip, connection.port), seconds)
             set_options(sock, endpoint)
             connection.connect(sock)
-            if endpoint.writes:
-                with connection.cursor() as cursor:
-                    cursor.execute(ROLE)
-                    refuse_reader(cursor.fetchone(), host)
     except DeadlineExceededError as exc:
         raise timed_out(host, ip, seconds) from exc
     except OSError as exc:

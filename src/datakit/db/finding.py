@@ -1,0 +1,243 @@
+"""Which server an engine connects to: by its names, by what its cluster tells, by who answers."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+from cachebox import LRUCache
+from sqlalchemy.engine import Dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+from datakit import events
+from datakit._clock import Clock
+from datakit.db.checkout import MAX_ADDRESSES
+from datakit.db.target import Target
+from datakit.db.topology import Member, Topology
+from datakit.dns import Address
+from datakit.dns.connecting import Failed
+from datakit.errors import DeadlineExceededError, DnsError
+from datakit.resilience import deadline
+
+T = TypeVar("T")
+
+ANSWER_WITHIN: Final = 1.0
+"""Seconds that a server has to answer while others may."""
+
+ANSWER_BESIDE: Final = 0.1
+"""Seconds that it has once another one of its cluster has answered."""
+
+PASSED_OVER: Final = 1.0
+"""Seconds for which a server is not waited for that did not answer."""
+
+LEARN_EVERY: Final = 30.0
+"""Seconds after which a new connection asks for the topology. Source: the refresh rate of the AWS
+advanced wrappers."""
+
+
+class Candidate(NamedTuple):
+    """A server that may be the one: the name for TLS and tokens, and where it is."""
+
+    host: str
+    ip: str
+    port: int
+
+
+class Waits(Protocol):
+    """What finding waits for, blocking or through SQLAlchemy's greenlet."""
+
+    def addresses(self, name: str, port: int) -> tuple[Address, ...]:
+        """Return where `name` can be connected to."""
+        ...
+
+    def report_failure(self, name: str, ip: str) -> None:
+        """Take note that connecting to `ip` failed."""
+        ...
+
+    def first_to_answer(
+        self, name: str, candidates: Sequence[Address], failed: Failed, greeting: bytes | None
+    ) -> Address:
+        """Return the first that accepts a connection, or answers `greeting`."""
+        ...
+
+
+class Finder:
+    """Knows the candidates of one engine, and tries them in the right order."""
+
+    def __init__(self, target: Target, waits: Waits, clock: Clock) -> None:
+        self._target = target
+        self._waits = waits
+        self._clock = clock
+        self._hosts = frozenset(host for host, _ in target.hosts)
+        self._topology = Topology(target.instances) if target.endpoint.writes else None
+        self._members: tuple[Member, ...] = ()
+        self._learned_at: float | None = None
+        self._proven: LRUCache[str, None] = LRUCache(MAX_ADDRESSES)
+        """Addresses that were connected to and have not failed since: one of several is not tried
+        on the chance that it is dead."""
+        self._failed: LRUCache[str, None] = LRUCache(MAX_ADDRESSES)
+        self._passed_over: LRUCache[Candidate, float] = LRUCache(MAX_ADDRESSES)
+        self._current: Candidate | None = None
+        self._lost_at: float | None = None
+        self._attempts = 0
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether there was a connection at all."""
+        return self._current is not None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The cluster's, as it told last."""
+        return self._members
+
+    def find(
+        self, connect: Callable[[Candidate], T], is_lost: Callable[[BaseException], bool]
+    ) -> T:
+        """Return what `connect` returns for the first candidate that it takes.
+
+        is_lost: whether another candidate is tried after an error of `connect`.
+
+        Raises:
+            DnsError: no name has an address.
+            Exception: what the last candidate raised.
+        """
+        self._attempts += 1
+        named = self._named()
+        if len(named) == 1 and not self._members:
+            return connect(named[0])
+        if named and named[0].ip in self._proven:
+            try:
+                with deadline(ANSWER_WITHIN):
+                    return connect(named[0])
+            except Exception as exc:
+                if not is_lost(exc) or deadline.remaining() == 0:
+                    raise
+        return self._search(self._everyone(named), connect, is_lost)
+
+    def proved(self, candidate: Candidate) -> None:
+        """Take note that `candidate` is the right one."""
+        self._proven[candidate.ip] = None
+        self._failed.pop(candidate.ip, None)
+        self._passed_over.pop(candidate, None)
+        before, self._current = self._current, candidate
+        if self._lost_at is None and (before is None or before.ip == candidate.ip):
+            self._attempts = 0
+            return
+        if before is not None and before.ip != candidate.ip and self._target.endpoint.writes:
+            events.emit(events.WriterFound, candidate.host, candidate.ip)
+        if self._lost_at is not None:
+            elapsed = round(self._clock.monotonic() - self._lost_at, 4)
+            events.emit(events.FailoverEnded, self._target.host, elapsed, self._attempts)
+            self._lost_at = None
+        self._attempts = 0
+
+    def failed(self, host: str, ip: str) -> None:
+        """Take note that the server at `ip` is away, or not the right one any more."""
+        self._proven.pop(ip, None)
+        self._failed[ip] = None
+        if host in self._hosts:
+            self._waits.report_failure(host, ip)
+
+    def is_away(self, ip: str) -> None:
+        """Take note that the server in use could not be used: a failover begins."""
+        if self._lost_at is None and self._current is not None and self._current.ip == ip:
+            self._lost_at = self._clock.monotonic()
+            self._attempts = 0
+            events.emit(events.FailoverStarted, self._target.host, ip)
+
+    def learn(self, dialect: Dialect, connection: DBAPIConnection, *, anew: bool) -> None:
+        """Ask the server of a new connection for its cluster's members.
+
+        anew: whatever was told before; else only when that is some time ago.
+        """
+        now = self._clock.monotonic()
+        known = self._learned_at is not None and now - self._learned_at < LEARN_EVERY
+        if self._topology is None or (known and not anew):
+            return
+        self._learned_at = now
+        self._members = self._topology.ask(dialect, connection) or self._members
+
+    def _named(self) -> list[Candidate]:
+        """Return the candidates that the engine's own hosts lead to.
+
+        Raises:
+            DnsError: none has an address, and the cluster told of no others.
+        """
+        found: list[Candidate] = []
+        failure: DnsError | None = None
+        for host, port in self._target.hosts:
+            try:
+                found += self._at(host, port)
+            except DnsError as exc:
+                failure = failure or exc
+        if failure is not None and not (found or self._members):
+            raise failure
+        return found
+
+    def _at(self, host: str, port: int) -> Iterable[Candidate]:
+        return (Candidate(host, *found) for found in self._waits.addresses(host, port))
+
+    def _everyone(self, named: Sequence[Candidate]) -> list[Candidate]:
+        """Return all candidates: the cluster's writer first, those that failed last."""
+        found = {(candidate.ip, candidate.port): candidate for candidate in reversed(named)}
+        first: Candidate | None = None
+        for member in self._members:
+            try:
+                for candidate in self._at(member.host, member.port or self._target.port):
+                    known = found.setdefault((candidate.ip, candidate.port), candidate)
+                    first = first or (known if member.writes else None)
+            except DnsError:
+                continue  # a name that the operator's template got wrong, or a member just added
+        everyone = sorted(found.values(), key=lambda each: (each.ip in self._failed, each != first))
+        now = self._clock.monotonic()
+        waited_for = [each for each in everyone if self._passed_over.get(each, 0.0) <= now]
+        return waited_for or everyone
+
+    def _search(
+        self,
+        candidates: list[Candidate],
+        connect: Callable[[Candidate], T],
+        is_lost: Callable[[BaseException], bool],
+    ) -> T:
+        failure: Exception | None = None
+        told = self._members
+        while candidates:
+            winner = self._first_to_answer(candidates, failure)
+            candidates.remove(winner)
+            try:
+                return connect(winner)
+            except Exception as exc:
+                if not is_lost(exc):
+                    raise
+                failure = exc
+            if self._members != told:  # by the server that was just connected to
+                told = self._members
+                tried = {each.ip for each in candidates} | {winner.ip}
+                news = [each for each in self._everyone(candidates) if each.ip not in tried]
+                candidates = [*news, *candidates]
+        assert failure is not None
+        raise failure
+
+    def _first_to_answer(
+        self, candidates: Sequence[Candidate], failure: Exception | None
+    ) -> Candidate:
+        """Return the first of `candidates` that answers.
+
+        failure: of one that did and was not the right one; the others get little time then.
+        """
+        by_place = {Address(each.ip, each.port): each for each in candidates}
+        hosts = {each.ip: each.host for each in candidates}
+        greeting = self._target.driver.GREETING if self._target.endpoint.writes else None
+        try:
+            with deadline(ANSWER_WITHIN if failure is None else ANSWER_BESIDE):
+                place = self._waits.first_to_answer(
+                    self._target.host,
+                    list(by_place),
+                    lambda ip: self.failed(hosts[ip], ip),
+                    greeting,
+                )
+                return by_place[place]
+        except (OSError, DeadlineExceededError) as exc:
+            if isinstance(exc, DeadlineExceededError):
+                until = self._clock.monotonic() + PASSED_OVER
+                self._passed_over.update(dict.fromkeys(candidates, until))
+            raise failure or self._target.driver.unreachable(str(exc)) from exc

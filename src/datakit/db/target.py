@@ -1,0 +1,38 @@
+"""Where an engine connects to, and how."""
+
+from dataclasses import dataclass, field
+
+from datakit.auth import PasswordAuth, Tls
+from datakit.db.drivers import Driver
+from datakit.db.endpoint import Endpoint, instances_of
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What there is to know of it before the first connection.
+
+    hosts: names and ports, the first of which stands for all in messages.
+    tls: None for the default, verified off loopback.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    user: str
+    endpoint: Endpoint
+    driver: Driver
+    tls: Tls | None = None
+    auth: PasswordAuth | None = field(default=None, repr=False)
+
+    @property
+    def host(self) -> str:
+        """The first host."""
+        return self.hosts[0][0]
+
+    @property
+    def port(self) -> int:
+        """The first host's port."""
+        return self.hosts[0][1]
+
+    @property
+    def instances(self) -> str | None:
+        """The host name of its cluster's instances, "?" for the id; None if it is not known."""
+        return self.endpoint.instances or instances_of(self.host)
