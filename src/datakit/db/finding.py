@@ -226,13 +226,18 @@ class Finder:
         """
         by_place = {Address(each.ip, each.port): each for each in candidates}
         hosts = {each.ip: each.host for each in candidates}
+
+        def failed(ip: str) -> None:
+            self.is_away(ip)
+            self.failed(hosts[ip], ip)
+
         greeting = self._target.driver.GREETING if self._target.endpoint.writes else None
         try:
             with deadline(ANSWER_WITHIN if failure is None else ANSWER_BESIDE):
                 place = self._waits.first_to_answer(
                     self._target.host,
                     list(by_place),
-                    lambda ip: self.failed(hosts[ip], ip),
+                    failed,
                     greeting,
                 )
                 return by_place[place]
