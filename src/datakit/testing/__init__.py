@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from datakit.testing.clock import FakeClock
     from datakit.testing.dns import DnsServer
     from datakit.testing.mariadb import MariadbServer
+    from datakit.testing.mariadb_cluster import MariadbCluster
+    from datakit.testing.mariadb_node import MariadbNode
     from datakit.testing.postgres import PostgresCluster
     from datakit.testing.postgres_node import PostgresNode
     from datakit.testing.proxy import FaultProxy
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FakeClock", "no_sleep",
-    "PostgresCluster", "PostgresNode", "MariadbServer", "RedisServer", "DnsServer",
-    "FaultProxy",
+    "PostgresCluster", "PostgresNode", "MariadbCluster", "MariadbNode", "MariadbServer",
+    "RedisServer", "DnsServer", "FaultProxy",
 ]  # fmt: skip
 
 _HOMES = {
@@ -26,6 +28,8 @@ _HOMES = {
     "no_sleep": "datakit.testing.retries",
     "PostgresCluster": "datakit.testing.postgres",
     "PostgresNode": "datakit.testing.postgres_node",
+    "MariadbCluster": "datakit.testing.mariadb_cluster",
+    "MariadbNode": "datakit.testing.mariadb_node",
     "MariadbServer": "datakit.testing.mariadb",
     "RedisServer": "datakit.testing.redis",
     "DnsServer": "datakit.testing.dns",

@@ -6,7 +6,6 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 from threading import Lock
-from types import TracebackType
 from typing import Literal, NamedTuple, Self, get_args
 
 import dns.exception
@@ -19,6 +18,7 @@ import dns.rdatatype
 from datakit.errors import ConfigError
 from datakit.testing._loop import LoopThread
 from datakit.testing._ports import PortTakenError, launch_on_free_port
+from datakit.testing._with_block import WithBlock
 from datakit.testing._zone import Zone, parse_name
 
 Failure = Literal[
@@ -39,7 +39,7 @@ class _Mode(NamedTuple):
     seconds: float
 
 
-class DnsServer:
+class DnsServer(WithBlock):
     """Answers over UDP and TCP at one port, for as long as the `with` block.
 
     address, port: where it listens; a free port when none is given.
@@ -179,14 +179,6 @@ class DnsServer:
             self._loop.call(self._stop())
             self._loop.close()
             self._loop = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _launch(self, port: int) -> None:
         assert self._loop is not None

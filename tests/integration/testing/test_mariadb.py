@@ -1,6 +1,8 @@
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +16,12 @@ import sqlalchemy
 from datakit.errors import ConfigError
 from datakit.testing import MariadbServer
 
-STARTS = "from datakit.testing import MariadbServer; print(flush=True); MariadbServer().start()"
+STARTS = """
+from datakit.testing import MariadbCluster, MariadbServer
+print(flush=True)
+{}().start()
+import time; time.sleep(60)
+"""
 DENIED = 1045
 READ_ONLY = 1290
 NOT_ALLOWED = (1044, 1142, 1227)
@@ -187,6 +194,9 @@ def test_read_only_binds_the_user_and_not_the_superuser() -> None:
         assert server.query("select i from t") == [(1,)]
         server.restart()
         assert server.query("select @@read_only") == [(1,)]
+        server.set_read_only(False)
+        server.restart()
+        assert server.query("select @@read_only") == [(0,)]
 
 
 def test_servers_share_nothing() -> None:
@@ -215,10 +225,15 @@ with MariadbServer() as server:
     assert (done.stdout, done.stderr) == ("[(42,)]\n", "")
 
 
-def test_killed_at_any_moment_of_the_start() -> None:
-    """An owner killed while the first files are made leaves no process and no directory."""
-    for wait in (0.1, 0.2, 0.3, 0.5, 0.8):
-        owner = subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE)
+@pytest.mark.parametrize("kind", ["MariadbServer", "MariadbCluster"])
+def test_killed_at_any_moment_of_the_start(kind: str, temporary: Path) -> None:
+    """An owner killed while it makes the first files or the replicas leaves nothing."""
+    for wait in (0.1, 0.3, 0.8, 2.2, 2.6, 3.0):
+        owner = subprocess.Popen(
+            [sys.executable, "-c", STARTS.format(kind)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": str(temporary)},
+        )
         assert owner.stdout is not None
         owner.stdout.readline()
         until = time.monotonic() + 20
@@ -227,12 +242,25 @@ def test_killed_at_any_moment_of_the_start() -> None:
         time.sleep(wait)
         children = descendants(owner.pid)
         assert children
+        assert list(temporary.iterdir())
         owner.kill()
         owner.communicate()
         until = time.monotonic() + 20
-        while any(map(is_running, children)) and time.monotonic() < until:
+        while left(children, temporary) and time.monotonic() < until:
             time.sleep(0.02)
-        assert [pid for pid in children if is_running(pid)] == []
+        assert left(children, temporary) == []
+
+
+def left(children: list[int], temporary: Path) -> list[int | Path]:
+    return [*filter(is_running, children), *temporary.iterdir()]
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A directory that the servers' account can write to."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o1777)
+        yield Path(name)
 
 
 def descendants(pid: int) -> list[int]:

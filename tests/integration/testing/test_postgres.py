@@ -1,7 +1,7 @@
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
@@ -93,6 +93,72 @@ def test_stopped_primary_is_alive_and_silent(cluster: PostgresCluster) -> None:
     node.stop_process()
     node.kill()
     assert not node.alive
+
+
+def test_demoted_primary_refuses_writes_and_goes_on(any_cluster: PostgresCluster) -> None:
+    """The old primary stays up: idle connections live, transactions end, writes fail with 25006."""
+    cluster, old = any_cluster, any_cluster.primary
+    rows(old, "create table t (i int)")
+    with (
+        psycopg.connect(old.url(""), autocommit=True) as idle,
+        closing(psycopg.connect(old.url(""))) as busy,
+    ):
+        idle.execute("select 1")
+        busy.execute("insert into t values (1)")
+        old.set_read_only()
+        with pytest.raises(psycopg.OperationalError):
+            busy.commit()
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            idle.execute("insert into t values (2)")
+        new = cluster.promote()
+        rows(new, "insert into t values (3)")
+        assert idle.execute("select i from t").fetchall() == []
+    old.restart()
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        rows(old, "insert into t values (4)")
+    old.set_read_only(False)
+    assert rows(old, "show transaction_read_only") == [("off",)]
+    old.set_read_only()
+    cluster.rejoin(old)
+    assert rows(old, "select i from t") == [(3,)]
+    assert rows(old, "show default_transaction_read_only") == [("off",)]
+
+
+STATUS = (
+    "select server_id, session_id = 'MASTER_SESSION_ID', pg_catalog.aurora_db_instance_identifier()"
+    " from pg_catalog.aurora_replica_status() where last_update_timestamp > now() - interval '5m'"
+    " and cpu > 0 and coalesce(replica_lag_in_msec, 0) >= 0 order by server_id"
+)
+"""What a client of Aurora asks; AWS' wrapper looks for the setting too."""
+
+
+def test_cluster_imitates_aurora_through_a_failover(any_cluster: PostgresCluster) -> None:
+    """Every node knows itself and the writer: before, without and after a promotion."""
+    cluster = any_cluster
+    old, new = cluster.nodes
+    assert cluster.imitate_aurora() == {"inst-1": old, "inst-2": new}
+    assert cluster.imitate_aurora() == {"inst-1": old, "inst-2": new}  # twice is fine
+    extensions = "select setting from pg_settings where name = 'rds.extensions'"
+    for node, name in ((old, "inst-1"), (new, "inst-2")):
+        assert rows(node, STATUS) == [("inst-1", True, name), ("inst-2", False, name)]
+        assert rows(node, extensions) == [("aurora_stat_utils",)]
+        assert rows(node, "select setting from pg_settings where name = 'jit'") == [("off",)]
+    old.set_read_only()
+    assert rows(old, STATUS) == [("inst-1", False, "inst-1"), ("inst-2", False, "inst-1")]
+    cluster.promote()
+    assert rows(new, STATUS) == [("inst-1", False, "inst-2"), ("inst-2", True, "inst-2")]
+    cluster.rejoin(old)
+    assert rows(old, STATUS) == [("inst-1", False, "inst-1"), ("inst-2", True, "inst-1")]
+
+
+def test_third_instance_learns_of_the_new_writer() -> None:
+    """A standby that follows the promoted one names it."""
+    with PostgresCluster(standbys=2) as cluster:
+        cluster.imitate_aurora()
+        old, new, other = cluster.nodes
+        old.kill()
+        cluster.promote(new)
+        wait_for(lambda: ("inst-2", True, "inst-3") in rows(other, STATUS))
 
 
 def test_restarted_node_keeps_its_data(cluster: PostgresCluster) -> None:

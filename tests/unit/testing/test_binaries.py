@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from datakit.errors import ConfigError, MissingExtraError
-from datakit.testing import MariadbServer, PostgresCluster, _binaries
+from datakit.testing import MariadbCluster, MariadbServer, PostgresCluster, _binaries
 
 
 @pytest.fixture
@@ -80,3 +80,24 @@ def test_mariadb_refuses_what_cannot_work(options: dict[str, object]) -> None:
     """A wrong option is found before any server is made, and named."""
     with pytest.raises(ConfigError, match=next(iter(options))):
         MariadbServer(**options)  # type: ignore[arg-type]  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"replicas": 6},
+        {"replicas": -1},
+        {"user": "a'b"},
+        {"user": "root"},
+        {"database": ""},
+        {"password": ""},
+        {"addresses": ["127.0.0.2"]},
+        {"addresses": ["127.0.0.2", "127.0.0.2"]},
+        {"addresses": ["127.0.0.2", "127.0.0.3", "127.0.0.3"]},
+        {"tls": "certificate.pem"},
+    ],
+)
+def test_mariadb_cluster_refuses_what_cannot_work(options: dict[str, object]) -> None:
+    """A wrong option is found before any server is made, and named."""
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        MariadbCluster(**options)  # type: ignore[arg-type]  # pyright: ignore
