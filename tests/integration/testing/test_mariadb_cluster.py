@@ -34,6 +34,7 @@ def connect(
             "autocommit": True,
             "connect_timeout": 10,
             "read_timeout": 10,
+            "ssl_disabled": not options,
             **options,
         }
     )
