@@ -10,11 +10,11 @@
 Nothing here starts a thread, since Lambda freezes them.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from functools import wraps
 from importlib import import_module
-from inspect import iscoroutine
+from inspect import isasyncgenfunction, iscoroutine, isgeneratorfunction
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
@@ -71,12 +71,14 @@ def handler(function: Callable[..., Any] | None = None, /, *, reserve: float = R
     """Let a Lambda handler's database, cache and DNS calls end before Lambda ends it.
 
     Around each call stands a `deadline` of what its context has left, less `reserve` seconds. The
-    context is the last positional argument; one that knows no time, as None in a test, bounds
+    context is the argument that knows its remaining time; None or a mock in a test bounds
     nothing. An `async def` becomes the plain function that Lambda calls: it runs on an event loop
-    that is kept, so that an asyncio engine's pool lives on.
+    that is kept, so that an asyncio engine's pool lives on. Where a loop runs already, as in an
+    asynchronous test, await its `__wrapped__` instead.
 
     Raises:
-        ConfigError: `reserve` is negative or not a number.
+        ConfigError: `reserve` is negative or not a number, or the function is a generator, whose
+            body runs when the deadline is gone. From an asynchronous handler: a loop runs already.
     """
     checks.seconds("handler", "reserve", reserve)
     decorator = _Decorator(reserve)
@@ -96,11 +98,13 @@ class _Decorator:
     def __call__(self, function: Callable[..., Any], /) -> Callable[..., Any]:
         if not callable(function):
             raise ConfigError(f"handler({function!r}): expected a function, or reserve=seconds")
+        if isgeneratorfunction(function) or isasyncgenfunction(function):
+            raise ConfigError(f"handler({function!r}): a generator has no answer: return one")
         reserve = self._reserve
 
         @wraps(function)
         def invoke(*args: Any, **kwargs: Any) -> Any:
-            seconds = _remaining(args[-1] if args else kwargs.get("context"))
+            seconds = _remaining((*reversed(args), *kwargs.values()))
             if seconds is None:
                 return _result(function(*args, **kwargs))
             with deadline(max(0.0, seconds - reserve)):
@@ -114,10 +118,14 @@ def _result(outcome: Any) -> Any:
     return _loop.run(outcome) if iscoroutine(outcome) else outcome
 
 
-def _remaining(context: object) -> float | None:
-    """Return the seconds that an invocation has, None when its context does not tell."""
-    ask: Callable[[], int] | None = getattr(context, "get_remaining_time_in_millis", None)
-    return None if ask is None else ask() / 1000
+def _remaining(arguments: Iterable[object]) -> float | None:
+    """Return the seconds that an invocation has, None when no argument is a context that tells."""
+    for each in arguments:
+        ask: Callable[[], object] | None = getattr(each, "get_remaining_time_in_millis", None)
+        millis = None if ask is None else ask()
+        if isinstance(millis, int | float):
+            return millis / 1000
+    return None
 
 
 class _KeptLoop:
@@ -135,9 +143,15 @@ class _KeptLoop:
         self._runner = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._runner is None:
-            import asyncio
+        import asyncio
 
+        if asyncio._get_running_loop() is not None:
+            work.close()
+            raise ConfigError(
+                "handler: an event loop runs here already, which a plain call would block; await "
+                "the handler's __wrapped__(event, context) instead"
+            )
+        if self._runner is None:
             self._runner = asyncio.Runner()
         return self._runner.run(work, context=copy_context())
 

@@ -1,10 +1,12 @@
 """`aws_lambda` without a server: one engine for each URL, a deadline by the context."""
 
 import inspect
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from threading import Barrier
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from sqlalchemy import NullPool, QueuePool, make_url
@@ -93,6 +95,44 @@ def test_a_nearer_deadline_holds() -> None:
 
 def test_a_context_that_knows_no_time_bounds_nothing() -> None:
     assert handler(remaining)({}, None) is None
+
+
+def test_a_mock_of_a_context_bounds_nothing() -> None:
+    for context in (Mock(), MagicMock()):
+        assert handler(remaining)({}, context) is None
+
+
+def test_the_context_is_found_wherever_it_is_passed() -> None:
+    @handler
+    def handle(*args: object, **kwargs: object) -> float | None:
+        return deadline.remaining()
+
+    assert left(handle({}, Context(), "what a decorator adds")) > 2.3
+    assert left(handle(event={}, context=Context())) > 2.3
+    assert left(handle({}, lambda_context=Context())) > 2.3
+    assert handle() is None
+
+
+def test_a_generator_is_refused() -> None:
+    def pages(event: object, context: object) -> Iterator[int]:
+        yield 1
+
+    async def apages(event: object, context: object) -> AsyncIterator[int]:
+        yield 1
+
+    for function in (pages, apages):
+        with pytest.raises(ConfigError, match=r"pages.*generator"):
+            handler(function)
+
+
+async def test_an_async_handler_where_a_loop_runs_says_what_to_await() -> None:
+    @handler
+    async def handle(event: int, context: object) -> int:
+        return event + 1
+
+    with pytest.raises(ConfigError, match="__wrapped__"):
+        handle(1, None)
+    assert await inspect.unwrap(handle)(1, None) == 2
 
 
 def test_a_method_is_a_handler_too() -> None:
