@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from datakit._extras import require
 from datakit.auth.masked import unlogged, without_frames
 from datakit.errors import AuthError
+from datakit.resilience.flight import SingleFlight
+from datakit.resilience.forks import renew_after_fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,26 @@ def of_environment(variables: Mapping[str, str]) -> Credentials | None:
     return Credentials(access_key, secret_key, variables.get("AWS_SESSION_TOKEN") or None)
 
 
+def region_of_environment() -> str | None:
+    """Return the region that the environment names; Lambda sets the first, botocore reads the
+    second alone."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
+
+
 class DefaultCredentials:
-    """Those of the environment, read each time; else botocore's, imported then."""
+    """Those of the environment, read each time; else botocore's, imported then.
+
+    Threads that ask at once share a look through botocore's sources. A forked child, or a process
+    restored from a snapshot, looks for itself.
+    """
 
     def __init__(self) -> None:
+        self._flights: SingleFlight[Credentials] = SingleFlight()
+        self.start_anew()
+        renew_after_fork(self)
+
+    def start_anew(self) -> None:
+        """Forget what botocore found: a lock of it may be held."""
         self._found: Any = None
 
     @property
@@ -70,7 +88,7 @@ class DefaultCredentials:
         if found is not None:
             return found
         try:
-            return self._of_botocore()
+            return self._flights.run("botocore", self._of_botocore)
         except BaseException as exc:
             without_frames(exc)
             raise
@@ -81,14 +99,19 @@ class DefaultCredentials:
 
     def _of_botocore(self) -> Credentials:
         session = require("botocore.session", extra="aws", purpose="finding AWS credentials")
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError, ClientError
 
+        unreadable = ""
         try:
             with unlogged():
                 found = self._found or session.get_session().get_credentials()
                 frozen = found and found.get_frozen_credentials()
-        except BotoCoreError as exc:
+        except (BotoCoreError, ClientError, RuntimeError) as exc:  # the last of expired ones
             raise AuthError(f"the AWS credentials could not be found: {exc}") from exc
+        except ValueError as exc:  # it holds all that was read: no cause of ours
+            unreadable = type(exc).__name__
+        if unreadable:
+            raise AuthError(f"the AWS credentials could not be read: {unreadable}")
         if not frozen:
             raise AuthError(
                 "no AWS credentials: neither in the environment (AWS_ACCESS_KEY_ID, "

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from datakit._clock import SYSTEM_CLOCK, Clock
 from datakit.auth.credentials import CredentialSource, DefaultCredentials
 from datakit.auth.lifetime import TOKEN_EXPIRES
-from datakit.auth.password import Login, PasswordAuth
+from datakit.auth.password import KeptAuth, Login
 from datakit.auth.rds import region_for
 from datakit.auth.sigv4 import presign
 from datakit.auth.tokens import TokenCache
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from redis.credentials import CredentialProvider
 
 
-class ElastiCacheIam(PasswordAuth):
+class ElastiCacheIam(KeptAuth):
     """Logs in to an ElastiCache cache with IAM tokens.
 
     cache: the name of the cache or the id of the replication group, which tokens are for.
@@ -36,6 +36,7 @@ class ElastiCacheIam(PasswordAuth):
         credentials: CredentialSource | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        super().__init__(cache, user, region, serverless, credentials, clock)
         self._cache = cache.lower()
         self._user = user
         self._region = region
@@ -84,6 +85,7 @@ class ElastiCacheIam(PasswordAuth):
         """Throw all tokens away and have one more made, of credentials that are found anew."""
         self._tokens.clear()
         self._credentials.forget()
+        self._start_over()
         return 0.0 if failures <= 1 else None
 
     def provider(self) -> "CredentialProvider":

@@ -5,8 +5,12 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from datakit.errors import AuthError, ConfigError
+
+if TYPE_CHECKING:
+    from datakit.resilience.flight_async import AsyncSingleFlight
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,31 @@ class PasswordAuth(ABC):
 
         Return the seconds to wait before asking for another; None when there is none.
         """
+
+
+class KeptAuth(PasswordAuth):
+    """One that keeps its passwords, so that tasks which come at once share a look-up.
+
+    made_with: its type and options; two that were made with the same give the same passwords.
+    """
+
+    def __init__(self, *made_with: object) -> None:
+        self.made_with = (type(self), *made_with)
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Let no task share a look-up that began before a refusal."""
+        self._shared: AsyncSingleFlight[Login] | None = None
+
+    async def alogin(self, login: Login) -> Login:
+        """Return what `login` does, without holding the event loop up, nor a thread a task."""
+        if not self.blocking:
+            return self.login(login)
+        if self._shared is None:
+            from datakit.resilience.flight_async import AsyncSingleFlight
+
+            self._shared = AsyncSingleFlight()
+        return await self._shared.run(login, lambda: asyncio.to_thread(self.login, login))
 
 
 class CalledAuth(PasswordAuth):

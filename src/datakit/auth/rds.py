@@ -1,13 +1,16 @@
 """Tokens to log in to RDS, Aurora and RDS Proxy with, made here from the process's credentials."""
 
-import os
 import re
 from typing import Final
 
 from datakit._clock import SYSTEM_CLOCK, Clock
-from datakit.auth.credentials import CredentialSource, DefaultCredentials
+from datakit.auth.credentials import (
+    CredentialSource,
+    DefaultCredentials,
+    region_of_environment,
+)
 from datakit.auth.lifetime import TOKEN_EXPIRES
-from datakit.auth.password import Login, PasswordAuth
+from datakit.auth.password import KeptAuth, Login
 from datakit.auth.sigv4 import presign
 from datakit.auth.tokens import TokenCache
 from datakit.errors import ConfigError
@@ -30,7 +33,7 @@ def region_for(host: str) -> str:
     Raises:
         ConfigError: neither tells.
     """
-    region = region_of(host) or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    region = region_of(host) or region_of_environment()
     if not region:
         raise ConfigError(f"the region of {host} is not known: pass region=... or set AWS_REGION")
     return region
@@ -51,7 +54,7 @@ def rds_token(host: str, port: int, user: str, region: str | None = None) -> str
     return IamAuth(region=region).login(Login(host, port, user)).password or ""
 
 
-class IamAuth(PasswordAuth):
+class IamAuth(KeptAuth):
     """Logs in with IAM tokens, made here: no client object, and no botocore where the environment
     holds the keys.
 
@@ -73,6 +76,7 @@ class IamAuth(PasswordAuth):
         credentials: CredentialSource | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        super().__init__(region, host, port, credentials, clock)
         self._region = region
         self._host = host
         self._port = port
@@ -116,4 +120,5 @@ class IamAuth(PasswordAuth):
         """Throw all tokens away and have one more made, of credentials that are found anew."""
         self._tokens.clear()
         self._credentials.forget()
+        self._start_over()
         return 0.0 if failures <= 1 else None

@@ -5,18 +5,20 @@ from functools import cached_property
 from typing import Any, Final
 
 from datakit._extras import require
+from datakit.auth.credentials import region_of_environment
 from datakit.auth.masked import unlogged, without_frames
-from datakit.auth.password import Login, PasswordAuth
+from datakit.auth.password import KeptAuth, Login
 from datakit.auth.rotation import CURRENT, stage_for, wait_after
 from datakit.errors import AuthError
 from datakit.resilience.flight import SingleFlight
+from datakit.resilience.forks import renew_after_fork
 
 CONNECT_TIMEOUT: Final = 2.0
 READ_TIMEOUT: Final = 5.0
 """Seconds that Secrets Manager may take."""
 
 
-class SecretAuth(PasswordAuth):
+class SecretAuth(KeptAuth):
     """Logs in with the `username` and `password` of a JSON secret in Secrets Manager.
 
     The secret is fetched with the first connection and kept. When the database refuses it, it is
@@ -24,13 +26,14 @@ class SecretAuth(PasswordAuth):
     which a rotation in progress needs. The secret's user name, if it has one, wins over the
     URL's. A secret that is no JSON is the password itself.
 
-    secret: its name or ARN. region: None for the ARN's, else as botocore finds it. endpoint_url:
-    another server than AWS's.
+    secret: its name or ARN. region: None for the ARN's, else the environment's (AWS_REGION,
+    AWS_DEFAULT_REGION), else as botocore finds it. endpoint_url: another server than AWS's.
     """
 
     def __init__(
         self, secret: str, *, region: str | None = None, endpoint_url: str | None = None
     ) -> None:
+        super().__init__(secret, region, endpoint_url)
         self._secret = secret
         arn = secret.split(":")
         self._region = region or (arn[3] if secret.startswith("arn:") and len(arn) > 3 else None)
@@ -38,6 +41,11 @@ class SecretAuth(PasswordAuth):
         self._flights: SingleFlight[tuple[str | None, str]] = SingleFlight()
         self._known: tuple[str | None, str] | None = None
         self._stage = CURRENT
+        renew_after_fork(self)
+
+    def start_anew(self) -> None:
+        """Leave the client's sockets to the parent; called in a forked child."""
+        vars(self).pop("_client", None)
 
     def __repr__(self) -> str:
         return f"SecretAuth({self._secret!r})"
@@ -63,6 +71,7 @@ class SecretAuth(PasswordAuth):
         if known is not None and known[1] == login.password:
             self._stage = stage_for(failures)
             self._known = None
+            self._start_over()
         return wait_after(failures)
 
     def _fetch(self) -> tuple[str | None, str]:
@@ -110,7 +119,7 @@ class SecretAuth(PasswordAuth):
         try:
             return session.get_session().create_client(
                 "secretsmanager",
-                region_name=self._region,
+                region_name=self._region or region_of_environment(),
                 endpoint_url=self._endpoint_url,
                 config=config,
             )
