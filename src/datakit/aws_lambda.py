@@ -42,7 +42,8 @@ def lambda_engine(url: str | URL, auth: Any = "iam", **kwargs: Any) -> Engine:
 
     It has a pool of one connection, which the next invocation finds again, and looks its host up
     through the operating system first, so that a cold process does not wait for dnspython.
-    `auth` and the others are those of `datakit.create_engine`; endpoint: "lambda" unless given.
+    `auth` and the others are those of `datakit.create_engine`; endpoint: "lambda" unless given. A
+    function, a resolver or a retry policy is the same option only as the same object.
 
     With SnapStart its connections are closed before the snapshot, and a restored process begins
     anew, as a forked one does.
@@ -175,7 +176,7 @@ class _Engines:
         self, create: Callable[..., Any], url: str | URL, options: dict[str, Any]
     ) -> "Engine | AsyncEngine":
         plain = url.render_as_string(hide_password=False) if isinstance(url, URL) else url
-        asked = (create, plain, options)
+        asked = (create, plain, {name: _as_made(option) for name, option in options.items()})
         with self._lock:
             for known, engine in self._kept:
                 if known == asked:
@@ -206,6 +207,13 @@ class _Engines:
             return
         snapshots.register_before_snapshot(self.before_snapshot)
         snapshots.register_after_restore(forks.renew)
+
+
+def _as_made(option: object) -> object:
+    """Return what tells an option from another: what it was made with, or a copy of a dict."""
+    if isinstance(option, dict):
+        return dict(option)
+    return getattr(option, "made_with", option)
 
 
 _loop = _KeptLoop()

@@ -11,7 +11,7 @@ from unittest.mock import MagicMock, Mock
 import pytest
 from sqlalchemy import NullPool, QueuePool, make_url
 
-from datakit import deadline
+from datakit import IamAuth, SecretAuth, deadline
 from datakit.aws_lambda import handler, lambda_async_engine, lambda_engine
 from datakit.db import describe
 from datakit.errors import ConfigError
@@ -51,6 +51,20 @@ def test_options_that_cannot_be_hashed_are_told_apart() -> None:
     engines = [lambda_engine(URL, connect_args=each) for each in options]
     assert engines[0] is engines[2]
     assert engines[0] is not engines[1]
+
+
+def test_auth_objects_made_in_each_invocation_lead_to_one_engine() -> None:
+    assert lambda_engine(URL, auth=IamAuth()) is lambda_engine(URL, auth=IamAuth())
+    assert lambda_engine(URL, auth=IamAuth()) is not lambda_engine(URL, auth=IamAuth(port=1))
+    assert lambda_engine(URL, SecretAuth("a")) is lambda_engine(URL, auth=SecretAuth("a"))
+    assert lambda_engine(URL, SecretAuth("a")) is not lambda_engine(URL, SecretAuth("b"))
+
+
+def test_an_option_that_is_changed_later_is_another() -> None:
+    args = {"application_name": "first"}
+    engine = lambda_engine(URL, connect_args=args)
+    args["application_name"] = "second"
+    assert lambda_engine(URL, connect_args=args) is not engine
 
 
 def test_threads_that_ask_at_once_get_the_same_engine() -> None:
