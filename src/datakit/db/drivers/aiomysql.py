@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 from aiomysql.connection import Connection
 from pymysql import err
 
-from datakit.db.drivers.limits import bounded, out_of_time
+from datakit.db.drivers.limits import bounded, is_over, last_word, out_of_time, refuse_late
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     GREETING,
+    install,
     keywords,
     not_connected,
     refuse_clear_text,
@@ -68,10 +69,6 @@ def connect(
     return dialect.connect(async_creator_fn=create, **cparams)
 
 
-def install(dialect: "Dialect") -> None:
-    """Do nothing: a failed statement does not end MySQL's transactions."""
-
-
 class _Connection(Connection):  # type: ignore[misc]
     """Goes to an address, checks TLS by name, and waits no longer than the `deadline`."""
 
@@ -109,10 +106,21 @@ class _Connection(Connection):  # type: ignore[misc]
         refuse_clear_text(plugin_name, self._secure, self._name)
         await super()._process_auth(plugin_name, auth_packet)
 
+    async def _execute_command(self, command: int, sql: Any) -> None:
+        refuse_late()
+        await super()._execute_command(command, sql)
+
+    async def rollback(self) -> None:
+        with last_word():
+            await super().rollback()
+
     async def _read_bytes(self, num_bytes: int) -> bytes:
         left = bounded(None)
         if left is None:
             return await super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
+        if is_over():  # what has come already would be read without a wait
+            self.close()
+            raise out_of_time()
         limit = asyncio.timeout(left)
         try:
             async with limit:

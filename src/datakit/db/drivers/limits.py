@@ -1,13 +1,37 @@
 """How long a driver waits for the server."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic
 from typing import Final
 
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline, over
 
 LAST_WORD: Final = 0.05
-"""Seconds that a server has even when the deadline is over: a healthy one takes a ROLLBACK in less,
-and its connection need not be thrown away."""
+"""Seconds that a server has for a ROLLBACK even when the deadline is over: a healthy one takes it
+in less, and its connection need not be thrown away."""
+
+_LEAST: Final = 0.001
+"""Seconds of the shortest wait: a socket takes 0 for not waiting at all."""
+
+_last_word_until: ContextVar[float] = ContextVar("datakit_last_word_until", default=0.0)
+
+
+@contextmanager
+def last_word() -> Iterator[None]:
+    """Let what is sent in this block have `LAST_WORD` seconds, whatever is left of the deadline."""
+    token = _last_word_until.set(monotonic() + LAST_WORD)
+    try:
+        yield
+    finally:
+        _last_word_until.reset(token)
+
+
+def is_over() -> bool:
+    """Return whether nothing is left to wait for the server."""
+    return deadline.remaining() == 0 and monotonic() >= _last_word_until.get()
 
 
 def bounded(seconds: float | None) -> float | None:
@@ -15,7 +39,18 @@ def bounded(seconds: float | None) -> float | None:
     left = deadline.remaining()
     if left is None:
         return seconds
-    return max(LAST_WORD, left if seconds is None else min(left, seconds))
+    left = max(_LEAST, left, _last_word_until.get() - monotonic())
+    return left if seconds is None else min(left, seconds)
+
+
+def refuse_late() -> None:
+    """Let nothing be sent when the `deadline` is over.
+
+    Raises:
+        DeadlineExceededError: it is.
+    """
+    if is_over():
+        raise over("the statement was not started")
 
 
 def out_of_time() -> DeadlineExceededError:

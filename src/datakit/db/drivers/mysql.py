@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 from pymysql import err
 from pymysql.constants import CLIENT, CR
 
+from datakit.db.drivers.limits import last_word
+
 if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from datakit.auth import Tls
@@ -47,6 +52,20 @@ def tls_of(cparams: dict[str, Any]) -> bool | None:
 def tls_keywords(tls: "Tls") -> dict[str, Any]:
     """Return the `ssl` keyword."""
     return {"ssl": tls.context()}
+
+
+def install(dialect: "Dialect") -> None:
+    """Let `dialect` put an isolation level back when the deadline is over.
+
+    SQLAlchemy's pool loses the place of a connection that fails to, and MySQL has to be asked.
+    """
+    reset = dialect.reset_isolation_level
+
+    def reset_isolation_level(connection: "DBAPIConnection") -> None:
+        with last_word():
+            reset(connection)
+
+    dialect.reset_isolation_level = reset_isolation_level  # type: ignore[method-assign, assignment]
 
 
 ROLE: Final = "SELECT @@innodb_read_only | @@read_only"

@@ -11,7 +11,7 @@ from psycopg import errors, waiting
 from sqlalchemy.exc import PendingRollbackError
 
 from datakit.auth import Tls
-from datakit.db.drivers.limits import bounded, out_of_time
+from datakit.db.drivers.limits import bounded, last_word, out_of_time, refuse_late
 from datakit.resilience.deadlines import current, deadline
 
 if TYPE_CHECKING:
@@ -151,8 +151,22 @@ class _Bounded:
         except StopIteration as done:
             return done.value
 
+    def _start_query(self) -> "PQGen[None]":
+        """Begin a transaction if there is none; psycopg calls this before each statement."""
+        refuse_late()
+        return super()._start_query()  # type: ignore[misc, no-any-return]
+
+    def _exec_command(self, *args: Any, **kwargs: Any) -> "PQGen[Any]":
+        """Send BEGIN, COMMIT, ROLLBACK and the like."""
+        refuse_late()
+        return super()._exec_command(*args, **kwargs)  # type: ignore[misc, no-any-return]
+
 
 class _Connection(_Bounded, psycopg.Connection[Any]):
+    def rollback(self) -> None:
+        with last_word():
+            super().rollback()
+
     def wait(
         self, gen: "PQGen[RV]", interval: float = _INTERVAL, timeout: float | None = None
     ) -> "RV":
@@ -176,6 +190,10 @@ class _Connection(_Bounded, psycopg.Connection[Any]):
 
 
 class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
+    async def rollback(self) -> None:
+        with last_word():
+            await super().rollback()
+
     async def wait(
         self,
         gen: "PQGen[RV]",
@@ -207,4 +225,5 @@ class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
 
 def _cancel_time() -> float:
     """Return the seconds for asking the server to give up a statement that was interrupted."""
-    return min(_CANCEL_TIMEOUT, bounded(_CANCEL_TIMEOUT) or _CANCEL_TIMEOUT)
+    with last_word():
+        return bounded(_CANCEL_TIMEOUT) or _CANCEL_TIMEOUT

@@ -1,16 +1,16 @@
 """PyMySQL."""
 
 import socket
-import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pymysql import connections, err
 from pymysql.constants import CR
 
-from datakit.db.drivers.limits import LAST_WORD, bounded, out_of_time
+from datakit.db.drivers.limits import bounded, is_over, last_word, out_of_time, refuse_late
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     GREETING,
+    install,
     keywords,
     not_connected,
     refuse_clear_text,
@@ -72,10 +72,6 @@ def connect(
     return cast("DBAPIConnection", connection)
 
 
-def install(dialect: "Dialect") -> None:
-    """Do nothing: a failed statement does not end MySQL's transactions."""
-
-
 class _Connection(_Base):  # type: ignore[misc]
     """Whose waits for the server end with the enclosing `deadline`."""
 
@@ -96,8 +92,12 @@ class _Connection(_Base):  # type: ignore[misc]
         self._own_write_timeout = seconds
 
     def _execute_command(self, command: int, sql: Any) -> None:
-        self._until: float | None = None
+        refuse_late()
         super()._execute_command(command, sql)
+
+    def rollback(self) -> None:
+        with last_word():
+            super().rollback()
 
     def _read_bytes(self, num_bytes: int) -> bytes:
         if current.get() is None:
@@ -118,7 +118,9 @@ class _Connection(_Base):  # type: ignore[misc]
         """Return so many bytes, all within the `deadline`, in however many pieces they come."""
         parts, missing = [], num_bytes
         while missing:
-            self._current_timeout = self._left()
+            if is_over():
+                raise TimeoutError("timed out")
+            self._current_timeout = self._read_timeout
             self._sock.settimeout(self._current_timeout)
             part = self._rfile.read1(missing)
             if not part:
@@ -126,22 +128,6 @@ class _Connection(_Base):  # type: ignore[misc]
             parts.append(part)
             missing -= len(part)
         return b"".join(parts)
-
-    def _left(self) -> float | None:
-        """Return the seconds for the next piece of the answer to a command.
-
-        Raises:
-            TimeoutError: the `deadline` is over, and so is what the server has beyond it.
-        """
-        left = bounded(self._own_read_timeout)
-        if deadline.remaining() != 0:
-            return left
-        now = time.monotonic()
-        until: float = getattr(self, "_until", None) or now + LAST_WORD
-        self._until = until
-        if now >= until:
-            raise TimeoutError("timed out")
-        return until - now
 
     def _write_bytes(self, data: bytes) -> None:
         try:
