@@ -10,6 +10,7 @@ from datakit.db.drivers.limits import bounded, is_over, last_word, out_of_time, 
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     GREETING,
+    failed_midway,
     install,
     keywords,
     not_connected,
@@ -43,7 +44,7 @@ FACTORIES: Final = ("create_async_engine",)
 def connect(
     dialect: "Dialect", cparams: dict[str, Any], ip: str, seconds: float, endpoint: "Endpoint"
 ) -> "DBAPIConnection":
-    """Return a connection to `ip`, made within `seconds`.
+    """Return a connection to `ip`, made within `seconds`; TLS that fails midway is tried twice.
 
     Raises:
         pymysql.err.Error: there is none.
@@ -51,22 +52,34 @@ def connect(
 
     async def create(**params: Any) -> Connection:
         params.pop("connect_timeout", None)
-        connection = _Connection(ip=ip, endpoint=endpoint, **params)
         with deadline(seconds):
             try:
-                async with asyncio.timeout(deadline.remaining()):
-                    await connection._connect()
-            except (DeadlineExceededError, TimeoutError) as exc:
-                connection.close()
-                raise timed_out(params["host"], ip, seconds) from exc
+                return await _connect(params, ip, seconds, endpoint)
             except err.OperationalError as exc:
-                connection.close()
-                if not isinstance(exc.__cause__, OSError):
+                if not failed_midway(exc):
                     raise
-                raise not_connected(params["host"], ip, exc.__cause__) from exc
-        return connection
+            return await _connect(params, ip, seconds, endpoint)
 
     return dialect.connect(async_creator_fn=create, **cparams)
+
+
+async def _connect(
+    params: dict[str, Any], ip: str, seconds: float, endpoint: "Endpoint"
+) -> Connection:
+    connection = _Connection(ip=ip, endpoint=endpoint, **params)
+    try:
+        async with asyncio.timeout(deadline.remaining()):
+            await connection._connect()
+    except (DeadlineExceededError, TimeoutError) as exc:
+        connection.close()
+        raise timed_out(params["host"], ip, seconds) from exc
+    except err.OperationalError as exc:
+        connection.close()
+        cause = exc.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise not_connected(params["host"], ip, cause) from cause
+    return connection
 
 
 class _Connection(Connection):  # type: ignore[misc]

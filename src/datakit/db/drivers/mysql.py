@@ -86,6 +86,8 @@ def takes_writes(connection: "DBAPIConnection") -> bool:
 
 def set_options(sock: socket.socket, endpoint: "Endpoint") -> None:
     """Set on a connected socket what the drivers leave out."""
+    if sock.family == socket.AF_UNIX:
+        return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
@@ -128,13 +130,25 @@ def refuse_downgrade(wants_tls: bool, capabilities: int, host: str) -> None:
 def not_connected(host: str, ip: str, cause: BaseException | None) -> err.OperationalError:
     """Return the error of an attempt to connect that `cause` ended.
 
-    A server that did not prove who it is gets another number than a link that failed.
+    TLS that failed, since the server did not prove who it is or midway, has another number than
+    a link that was lost.
     """
     import ssl
 
-    refused = isinstance(cause, ssl.SSLCertVerificationError)
-    code = CR.CR_SSL_CONNECTION_ERROR if refused else CR.CR_CONN_HOST_ERROR
+    lost = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    failed = isinstance(cause, ssl.SSLError) and not lost
+    code = CR.CR_SSL_CONNECTION_ERROR if failed else CR.CR_CONN_HOST_ERROR
     return err.OperationalError(code, f"Can't connect to MySQL server on {host!r} ({ip}): {cause}")
+
+
+def failed_midway(exc: err.OperationalError) -> bool:
+    """Return whether TLS failed and may not the next time: no certificate was refused."""
+    import ssl
+
+    cause = exc.__cause__
+    if exc.args[0] != CR.CR_SSL_CONNECTION_ERROR or isinstance(cause, ssl.SSLCertVerificationError):
+        return False
+    return isinstance(cause, ssl.SSLError)
 
 
 def unreachable(text: str) -> err.OperationalError:

@@ -10,6 +10,7 @@ from datakit.db.drivers.limits import bounded, is_over, last_word, out_of_time, 
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     GREETING,
+    failed_midway,
     install,
     keywords,
     not_connected,
@@ -44,21 +45,32 @@ FACTORIES: Final = ("create_engine",)
 def connect(
     dialect: "Dialect", cparams: dict[str, Any], ip: str, seconds: float, endpoint: "Endpoint"
 ) -> "DBAPIConnection":
-    """Return a connection to `ip`, made within `seconds`.
+    """Return a connection to `ip`, made within `seconds`; TLS that fails midway is tried twice.
 
     Raises:
         pymysql.err.Error: there is none.
     """
-    host = cparams["host"]
     params = {key: value for key, value in cparams.items() if key != "connect_timeout"}
     if "ssl" in params and params["ssl"] is None:
         params["ssl_disabled"] = True  # None alone means TLS without verification, if there is any
+    with deadline(seconds):
+        try:
+            return _connect(params, ip, seconds, endpoint)
+        except err.OperationalError as exc:
+            if not failed_midway(exc):
+                raise
+        return _connect(params, ip, seconds, endpoint)
+
+
+def _connect(
+    params: dict[str, Any], ip: str, seconds: float, endpoint: "Endpoint"
+) -> "DBAPIConnection":
+    host = params["host"]
     connection = _Connection(defer_connect=True, **params)
     try:
-        with deadline(seconds):
-            sock = socket.create_connection((ip, connection.port), seconds)
-            set_options(sock, endpoint)
-            connection.connect(sock)
+        sock = connection.dial(ip)
+        set_options(sock, endpoint)
+        connection.connect(sock)
     except DeadlineExceededError as exc:
         raise timed_out(host, ip, seconds) from exc
     except OSError as exc:
@@ -68,12 +80,28 @@ def connect(
         cause = getattr(exc, "original_exception", None)
         if cause is None:
             raise
-        raise not_connected(host, ip, cause) from exc
+        raise not_connected(host, ip, cause) from cause
     return cast("DBAPIConnection", connection)
 
 
 class _Connection(_Base):  # type: ignore[misc]
     """Whose waits for the server end with the enclosing `deadline`."""
+
+    def dial(self, ip: str) -> socket.socket:
+        """Return a socket that is connected to `ip`, or to the Unix socket that was given.
+
+        Raises:
+            OSError: it is not.
+        """
+        seconds = bounded(None)
+        if self.unix_socket:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(seconds)
+            sock.connect(self.unix_socket)
+            self._secure = True
+            return sock
+        source = None if self.bind_address is None else (self.bind_address, 0)
+        return socket.create_connection((ip, self.port), seconds, source_address=source)
 
     @property
     def _read_timeout(self) -> float | None:
