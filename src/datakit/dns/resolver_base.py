@@ -326,6 +326,15 @@ class ResolverBase(ABC, Generic[F]):
         events.emit(events.NameResolved, *key, answer.records, kept.ttl)
         return answer
 
+    def _adopt(self, name: str, ips: Sequence[str]) -> None:
+        """Take `ips` for the last known addresses of `name`, to be used when no server answers."""
+        for rdtype in ("A", "AAAA"):
+            records = tuple(ip for ip in ips if _kind(ip) == rdtype)
+            if records:
+                key = key_of(name, rdtype)
+                self._keep(key, Found(records, (), LATE_TTL, ""), "system")
+                self._cache[key].expires_at = self._cache[key].fetched_at  # stale at once
+
     def _keep(self, key: Key, found: Found, source: str, suspected_at: float = -math.inf) -> Answer:
         expires_at = self._clock.monotonic() + found.ttl
         answer = Answer(

@@ -30,15 +30,15 @@ class _SystemFirst(ABC, Generic[R]):
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
-        self._asked_at: tuple[float, float] | None = None
-        self._own: R | None = None
+        self.start_anew()
         renew_after_fork(self)
 
     def start_anew(self) -> None:
         """Ask the system again at first: in a forked child, or a process restored from a
         snapshot, nothing is worth keeping of what its parent knew."""
-        self._asked_at = None
-        self._own = None
+        self._asked_at: tuple[float, float] | None = None
+        self._known: tuple[str, tuple[str, ...]] = ("", ())
+        self._own: R | None = None
 
     def report_failure(self, name: str, ip: str) -> None:
         """Take note that connecting to `ip` failed: from now on, datakit's own resolver knows."""
@@ -61,9 +61,17 @@ class _SystemFirst(ABC, Generic[R]):
         if self._asked_at is None:
             self._asked_at = (self._clock.monotonic(), self._clock.wall())
 
+    def _note_found(self, name: str, found: tuple[Address, ...]) -> tuple[Address, ...]:
+        if found:
+            self._known = (name, tuple(address.ip for address in found))
+        return found
+
     def _resolver(self) -> R:
+        """Return the resolver that takes over, and knows what the system said last."""
         if self._own is None:
-            self._own = self._new_resolver()
+            own = self._new_resolver()
+            own._adopt(*self._known)
+            self._own = own
         return self._own
 
     @abstractmethod
@@ -90,7 +98,7 @@ class SystemFirst(_SystemFirst["Resolver"]):
 
     def _from_system(self, name: str, port: int) -> tuple[Address, ...]:
         self._note_asked()
-        return _system_addresses(name, port)
+        return self._note_found(name, _system_addresses(name, port))
 
     def _new_resolver(self) -> "Resolver":
         from datakit.dns.resolver import Resolver
@@ -117,7 +125,8 @@ class AsyncSystemFirst(_SystemFirst["AsyncResolver"]):
         thread = ThreadPoolExecutor(1)
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(thread, _system_addresses, name, port)
+            found = await loop.run_in_executor(thread, _system_addresses, name, port)
+            return self._note_found(name, found)
         finally:
             thread.shutdown(wait=False)
 
