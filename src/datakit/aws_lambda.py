@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from sqlalchemy import URL, Engine
 
+from datakit.auth.masked import Masked
 from datakit.db.engine import create_async_engine, create_engine
 from datakit.errors import ConfigError
 from datakit.resilience import checks, forks
@@ -50,6 +51,7 @@ def lambda_engine(url: str | URL, auth: Any = "iam", **kwargs: Any) -> Engine:
 
     Raises: as `datakit.create_engine`.
     """
+    url = _masked(url)
     return cast("Engine", _engines.get(create_engine, url, {"auth": auth, **kwargs}))
 
 
@@ -59,6 +61,7 @@ def lambda_async_engine(url: str | URL, auth: Any = "iam", **kwargs: Any) -> "As
     Its connections belong to an event loop: use it under `handler`, which keeps one loop from
     invocation to invocation, not under `asyncio.run`.
     """
+    url = _masked(url)
     return cast("AsyncEngine", _engines.get(create_async_engine, url, {"auth": auth, **kwargs}))
 
 
@@ -173,10 +176,9 @@ class _Engines:
         self._lock = RLock()
 
     def get(
-        self, create: Callable[..., Any], url: str | URL, options: dict[str, Any]
+        self, create: Callable[..., Any], url: str, options: dict[str, Any]
     ) -> "Engine | AsyncEngine":
-        plain = url.render_as_string(hide_password=False) if isinstance(url, URL) else url
-        asked = (create, plain, {name: _as_made(option) for name, option in options.items()})
+        asked = (create, url, {name: _as_made(option) for name, option in options.items()})
         with self._lock:
             for known, engine in self._kept:
                 if known == asked:
@@ -207,6 +209,11 @@ class _Engines:
             return
         snapshots.register_before_snapshot(self.before_snapshot)
         snapshots.register_after_restore(forks.renew)
+
+
+def _masked(url: str | URL) -> str:
+    """Return the URL as a text that tracebacks with variables do not show."""
+    return Masked(url.render_as_string(hide_password=False) if isinstance(url, URL) else url)
 
 
 def _as_made(option: object) -> object:

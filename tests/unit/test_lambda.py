@@ -1,7 +1,7 @@
 """`aws_lambda` without a server: one engine for each URL, a deadline by the context."""
 
 import inspect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from threading import Barrier
@@ -15,6 +15,8 @@ from datakit import IamAuth, SecretAuth, deadline
 from datakit.aws_lambda import handler, lambda_async_engine, lambda_engine
 from datakit.db import describe
 from datakit.errors import ConfigError
+
+from .auth.test_iam import variables_of_datakit
 
 URL = "postgresql+psycopg://app@shop.proxy-abc.eu-west-1.rds.amazonaws.com/shop"
 
@@ -65,6 +67,17 @@ def test_an_option_that_is_changed_later_is_another() -> None:
     engine = lambda_engine(URL, connect_args=args)
     args["application_name"] = "second"
     assert lambda_engine(URL, connect_args=args) is not engine
+
+
+@pytest.mark.parametrize("form", [str, make_url])
+@pytest.mark.parametrize("make", [lambda_engine, lambda_async_engine])
+def test_a_refused_url_shows_no_password(
+    make: Callable[..., Any], form: Callable[..., Any]
+) -> None:
+    url = form(URL.replace("app@", "app:canary@"))
+    with pytest.raises(ConfigError, match="nonsense") as caught:
+        make(url, auth=None, endpoint="nonsense")
+    assert "canary" not in variables_of_datakit(caught.value)
 
 
 def test_threads_that_ask_at_once_get_the_same_engine() -> None:

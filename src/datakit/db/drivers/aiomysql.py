@@ -85,6 +85,8 @@ async def _connect(
 class _Connection(Connection):  # type: ignore[misc]
     """Goes to an address, checks TLS by name, and waits no longer than the `deadline`."""
 
+    _writer: Any = None  # also where __init__ refuses a keyword, and __del__ looks for it
+
     def __init__(self, *, ip: str, endpoint: "Endpoint", **params: Any) -> None:
         self._ip = ip
         self._endpoint = endpoint
@@ -98,7 +100,7 @@ class _Connection(Connection):  # type: ignore[misc]
     @_host.setter
     def _host(self, name: str) -> None:
         self._name = name
-        self._writer: Any = None
+        self._writer = None
 
     def close(self) -> None:
         """Close the link at once: TLS would wait for the server, beyond the loop's end."""
