@@ -39,6 +39,10 @@ def region_for(host: str) -> str:
     return region
 
 
+_credentials = DefaultCredentials()
+"""Those of `rds_token`: botocore's look at a metadata service is not repeated for each token."""
+
+
 def rds_token(host: str, port: int, user: str, region: str | None = None) -> str:
     """Return a token to log in as `user` at `host`, good for 15 minutes.
 
@@ -51,7 +55,8 @@ def rds_token(host: str, port: int, user: str, region: str | None = None) -> str
         ConfigError: the region is not known.
         MissingExtraError: the environment holds no credentials, and botocore is not installed.
     """
-    return IamAuth(region=region).login(Login(host, port, user)).password or ""
+    auth = IamAuth(region=region, credentials=_credentials)
+    return auth.login(Login(host, port, user)).password or ""
 
 
 class IamAuth(KeptAuth):
@@ -96,7 +101,7 @@ class IamAuth(KeptAuth):
 
         Raises: as `rds_token`.
         """
-        host, port = self._host or login.host, self._port or login.port
+        host, port = (self._host or login.host).rstrip("."), self._port or login.port
         region = self._region or region_for(host)
         credentials = self._credentials.load()
         key = (host, port, login.user, region, credentials.access_key)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datakit import SecretAuth
-from datakit.auth import IamAuth, Login
+from datakit.auth import IamAuth, Login, rds, rds_token
 from datakit.auth.credentials import DefaultCredentials
 from datakit.auth.password import KeptAuth
 from datakit.errors import AuthError, DatakitError
@@ -79,6 +79,27 @@ def test_threads_that_come_at_once_share_a_search_for_credentials(aws: Path) -> 
     with ThreadPoolExecutor(10) as threads:
         assert Counter(threads.map(come, range(10))) == {"AKIDPROCESS": 10}
     assert runs.read_text() == "run\n"
+
+
+def test_tokens_for_other_clients_share_a_search_for_credentials(
+    aws: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = ask_process(aws, credentials("2100-01-01T00:00:00Z"))
+    monkeypatch.setattr(rds, "_credentials", DefaultCredentials())
+    for user in ("app", "other"):
+        assert f"DBUser={user}&" in rds_token(DB.host, DB.port, user)
+    assert runs.read_text() == "run\n"
+
+
+def test_the_dot_at_a_host_names_end_is_not_signed(
+    aws: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server knows itself without it."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDTEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    token = IamAuth().login(Login(f"{DB.host}.", 5432, "app")).password
+    assert token is not None
+    assert token.startswith(f"{DB.host}:5432/?")
 
 
 def region_of(auth: SecretAuth) -> str:
