@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from datakit.errors import AuthError, ConfigError
+from datakit.resilience.deadlines import deadline, over
 
 if TYPE_CHECKING:
     from datakit.resilience.flight_async import AsyncSingleFlight
@@ -106,15 +107,31 @@ class CalledAuth(PasswordAuth):
         raise _no_text(login, returned)
 
     async def alogin(self, login: Login) -> Login:
-        """As `login`; a coroutine function is awaited, any other runs in a thread."""
-        password = self._function() if self._is_async else await asyncio.to_thread(self._function)
-        if not isinstance(password, str) and inspect.isawaitable(password):
-            password = await password
+        """As `login`; a coroutine function is awaited, any other runs in a thread.
+
+        Raises:
+            DeadlineExceededError: the enclosing `deadline` was over before.
+        """
+        limit = asyncio.timeout(deadline.remaining())
+        try:
+            async with limit:
+                password = await self._ask()
+        except TimeoutError as exc:
+            if limit.expired():
+                raise over(f"waiting for the password of {login.user}") from exc
+            raise
         if isinstance(password, str):
             return Login(login.host, login.port, login.user, password)
         returned = type(password).__name__
         del password
         raise _no_text(login, returned)
+
+    async def _ask(self) -> object:
+        """Return what the function returns, or awaits to."""
+        password = self._function() if self._is_async else await asyncio.to_thread(self._function)
+        if not isinstance(password, str) and inspect.isawaitable(password):
+            return await password
+        return password
 
     def refused(self, login: Login, failures: int) -> float | None:
         """Ask the function once more, which may know a newer one."""

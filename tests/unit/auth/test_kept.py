@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from datakit import SecretAuth
+from datakit import SecretAuth, deadline
 from datakit.auth import IamAuth, Login, rds, rds_token
 from datakit.auth.credentials import DefaultCredentials
-from datakit.auth.password import KeptAuth
-from datakit.errors import AuthError, DatakitError
+from datakit.auth.password import CalledAuth, KeptAuth, PasswordAuth
+from datakit.errors import AuthError, DatakitError, DeadlineExceededError
 
 DB = Login("shop.abc.eu-west-1.rds.amazonaws.com", 5432, "app")
 ARN = "arn:aws:secretsmanager:eu-south-2:123456789012:secret:prod/shop-AbCdEf"
@@ -215,3 +215,24 @@ def test_what_an_auth_was_made_with_tells_it_from_others() -> None:
     assert IamAuth(credentials=source).made_with != IamAuth().made_with
     assert SecretAuth("a").made_with == SecretAuth("a").made_with
     assert SecretAuth("a").made_with != SecretAuth("b").made_with
+
+
+@pytest.mark.parametrize("form", ["function", "coroutine", "kept"])
+async def test_a_slow_password_ends_with_the_deadline_where_it_can(form: str) -> None:
+    slow, may_end = Slow(), threading.Event()
+
+    async def wait() -> str:
+        return str(await asyncio.Event().wait())
+
+    auth: PasswordAuth = {
+        "function": CalledAuth(lambda: str(may_end.wait(20))),
+        "coroutine": CalledAuth(wait),
+        "kept": slow,
+    }[form]
+    try:
+        async with asyncio.timeout(10):
+            with deadline(0.05), pytest.raises(DeadlineExceededError):
+                await auth.alogin(DB)
+    finally:
+        slow.may_end.set()
+        may_end.set()
