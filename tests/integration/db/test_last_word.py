@@ -1,6 +1,7 @@
 """When the deadline is over nothing but a ROLLBACK is sent, and a healthy connection is kept."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -153,3 +154,23 @@ async def test_rows_that_go_on_coming_end_with_the_deadline(
     with deadline(0.5), pytest.raises(DeadlineExceededError):
         await asyncio.wait_for(database.scalar(rows), 10)
     assert database.checked_out == 0
+
+
+async def test_a_stream_of_rows_ends_with_the_deadline_and_leaves_nothing_behind(
+    opened: Opened, mariadb: MariadbServer
+) -> None:
+    """What PyMySQL's results would read on when they are let go is not asked for: a warning is an
+    error in this suite."""
+    database = opened(mariadb.url(), pool_size=1)
+
+    def body(conn: Connection) -> None:
+        rows = text("SELECT REPEAT('x', 1000) FROM seq_1_to_50000")
+        with deadline(0.3):
+            for _ in conn.execution_options(stream_results=True).execute(rows):
+                time.sleep(0.001)
+
+    with pytest.raises(DeadlineExceededError):
+        await run(database, body)
+    gc.collect()
+    assert database.checked_out == 0
+    assert await database.scalar("SELECT 1") == 1

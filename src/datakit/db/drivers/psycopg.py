@@ -157,7 +157,7 @@ class _Bounded:
         return super()._start_query()  # type: ignore[misc, no-any-return]
 
     def _exec_command(self, *args: Any, **kwargs: Any) -> "PQGen[Any]":
-        """Send BEGIN, COMMIT, ROLLBACK and the like."""
+        """Send BEGIN, COMMIT, ROLLBACK and what server-side cursors need."""
         refuse_late()
         return super()._exec_command(*args, **kwargs)  # type: ignore[misc, no-any-return]
 

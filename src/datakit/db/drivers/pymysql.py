@@ -127,6 +127,13 @@ class _Connection(_Base):  # type: ignore[misc]
         with last_word():
             super().rollback()
 
+    def _force_close(self) -> None:
+        """Close the link; rows that were on their way are not waited for by who lets them go."""
+        super()._force_close()
+        result = getattr(self, "_result", None)
+        if result is not None:
+            result.unbuffered_active = False
+
     def _read_bytes(self, num_bytes: int) -> bytes:
         if current.get() is None:
             return super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
