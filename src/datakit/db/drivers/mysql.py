@@ -10,8 +10,6 @@ from pymysql.constants import CLIENT, CR
 from datakit.db.drivers.limits import last_word
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-
     from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
