@@ -17,7 +17,9 @@ class Endpoint:
     recycle: age at which a connection is replaced when it is taken. probe_after: idle time after
         which one round trip tells whether a connection lives; None never to ask.
     connect_timeout: for one attempt. deadline: for connecting and for a transaction in all.
-    keepalive_idle: silence after which the kernel asks whether the peer is there.
+    keepalive_idle: silence after which the kernel asks whether the peer is there. silence: time
+        without a word inside a statement after which a second TCP connection asks whether the
+        server lives, which the kernel cannot tell; None never to ask.
     pins: whether session state costs the proxy its multiplexing; prepared statements are off and
         the pinning linter is on. writes: whether it must lead to a server that takes writes, which
         each new connection checks: a record may still point to the one before a failover.
@@ -36,6 +38,7 @@ class Endpoint:
     deadline: float = 30.0
     keepalive_idle: int = 1
     pins: bool = False
+    silence: float | None = 2.0
     writes: bool = False
     instances: str | None = None
     fallback: str | None = None
@@ -53,7 +56,8 @@ PROFILES: Final[dict[str, Endpoint]] = {
     # A borrow may take until the failover behind the proxy is over; probes are discouraged.
     # Source: RDS Proxy documentation, "Connection management" and "Avoiding pinning".
     "proxy": Endpoint(
-        kind="proxy", probe_after=None, connect_timeout=10.0, keepalive_idle=30, pins=True
+        kind="proxy", probe_after=None, connect_timeout=10.0, keepalive_idle=30, silence=None,
+        pins=True,
     ),
     # A failover takes up to 60 s. Source: Aurora documentation, "High availability".
     "cluster": Endpoint(kind="cluster", deadline=60.0, writes=True),
@@ -64,7 +68,7 @@ PROFILES: Final[dict[str, Endpoint]] = {
     # One request at a time, through a proxy as a rule; a frozen process cannot keep more alive.
     "lambda": Endpoint(
         kind="lambda", pool_size=1, max_overflow=0, probe_after=None, connect_timeout=10.0,
-        keepalive_idle=30, pins=True,
+        keepalive_idle=30, silence=None, pins=True,
     ),
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from datakit._clock import Clock
 from datakit.db.begin import is_read_only
 from datakit.db.checkout import PEER, Departures, Look, Peer, Peers
 from datakit.db.classification import classify
+from datakit.db.drivers.watch import SILENT
 from datakit.db.finding import Candidate, Finder
 from datakit.db.pool import LookingPool
 from datakit.db.target import Target
@@ -149,7 +150,10 @@ class Upkeep:
                 self._peers.condemn(peer.ip)
                 self._finder.is_away(peer.ip)
         elif verdict is Verdict.DISCONNECT or context.is_disconnect:
-            if peer is not None:
+            if peer is not None and hasattr(context.original_exception, SILENT):
+                self._peers.condemn(peer.ip)
+                self._finder.is_away(peer.ip)
+            elif peer is not None:
                 self._peers.doubt(peer.ip)
         else:
             return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiomysql.connection import Connection
 from pymysql import err
 
-from datakit.db.drivers.limits import bounded, is_over, last_word, out_of_time, refuse_late
+from datakit.db.drivers.limits import is_over, last_word, out_of_time, refuse_late
 from datakit.db.drivers.mysql import (
     DEFAULT_PORT,
     GREETING,
@@ -16,6 +16,7 @@ from datakit.db.drivers.mysql import (
     not_connected,
     refuse_clear_text,
     refuse_downgrade,
+    server_is_silent,
     set_options,
     takes_writes,
     timed_out,
@@ -23,8 +24,9 @@ from datakit.db.drivers.mysql import (
     tls_of,
     unreachable,
 )
+from datakit.db.drivers.watch import NO_WATCH, Watch, silent
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadlines import deadline
+from datakit.resilience.deadlines import current, deadline
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -91,6 +93,9 @@ class _Connection(Connection):  # type: ignore[misc]
         self._ip = ip
         self._endpoint = endpoint
         super().__init__(**params)
+        self._watch = (
+            NO_WATCH if self._unix_socket else Watch(ip, self._port, GREETING, endpoint.silence)
+        )
 
     @property
     def _host(self) -> str:
@@ -130,18 +135,22 @@ class _Connection(Connection):  # type: ignore[misc]
             await super().rollback()
 
     async def _read_bytes(self, num_bytes: int) -> bytes:
-        left = bounded(None)
-        if left is None:
-            return await super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
-        if is_over():  # what has come already would be read without a wait
+        if current.get() is not None and is_over():  # what has come would be read without a wait
             self.close()
             raise out_of_time()
-        limit = asyncio.timeout(left)
-        try:
-            async with limit:
-                return await super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            self.close()
-            raise out_of_time() from None
+        if len(self._reader._buffer) >= num_bytes:
+            return await super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
+        for step, is_last in self._watch.steps(None):
+            limit = asyncio.timeout(step)
+            try:
+                async with limit:
+                    return await super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+            if is_last or not await self._watch.is_alive_async(step):
+                self.close()
+                if is_over():
+                    raise out_of_time()
+                raise silent(server_is_silent(self._watch))
+        raise AssertionError

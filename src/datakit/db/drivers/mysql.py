@@ -154,6 +154,11 @@ def unreachable(text: str) -> err.OperationalError:
     return err.OperationalError(CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server: {text}")
 
 
+def server_is_silent(server: object) -> err.OperationalError:
+    """Return the drivers' error for a server that does not live, inside a statement."""
+    return err.OperationalError(CR.CR_SERVER_LOST, f"the server at {server} is silent")
+
+
 def timed_out(host: str, ip: str, seconds: float) -> err.OperationalError:
     """Return the error of an attempt to connect that took too long."""
     return err.OperationalError(

@@ -11,8 +11,9 @@ from psycopg import errors, waiting
 from sqlalchemy.exc import PendingRollbackError
 
 from datakit.auth import Tls
-from datakit.db.drivers.limits import bounded, last_word, out_of_time, refuse_late
-from datakit.resilience.deadlines import current, deadline
+from datakit.db.drivers.limits import bounded, is_over, last_word, out_of_time, refuse_late
+from datakit.db.drivers.watch import NO_WATCH, Watch, silent
+from datakit.resilience.deadlines import deadline
 
 if TYPE_CHECKING:
     from psycopg.abc import RV, PQGen, PQGenConn
@@ -89,8 +90,12 @@ def connect(
     }
     with deadline(seconds):
         if dialect.is_async:
-            return dialect.connect(async_creator_fn=_AsyncConnection.connect, **params)
-        return cast("DBAPIConnection", _Connection.connect(**params))
+            made: Any = dialect.connect(async_creator_fn=_AsyncConnection.connect, **params)
+        else:
+            made = _Connection.connect(**params)
+    driver = made.driver_connection if dialect.is_async else made
+    driver._watch = Watch(ip, int(driver.info.port), GREETING, endpoint.silence)
+    return cast("DBAPIConnection", made)
 
 
 def takes_writes(connection: "DBAPIConnection") -> bool:
@@ -132,7 +137,9 @@ def install(dialect: "Dialect") -> None:
 
 
 class _Bounded:
-    """Makes each wait for the server end with the enclosing `deadline`."""
+    """Makes each wait for the server end with the enclosing `deadline`, or when it is dead."""
+
+    _watch = NO_WATCH
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> "PQGenConn[Any]":
@@ -161,6 +168,25 @@ class _Bounded:
         refuse_late()
         return super()._exec_command(*args, **kwargs)  # type: ignore[misc, no-any-return]
 
+    def _end_wait(self) -> None:
+        """Leave a wait that ended by psycopg's own timeout to it.
+
+        Raises:
+            DeadlineExceededError: the `deadline` ended it.
+        """
+        if is_over():
+            self._finish()  # an answer may still come: nobody must take it for another's
+            raise out_of_time() from None
+
+    def _silent(self) -> Exception:
+        self._finish()
+        if is_over():
+            return out_of_time()
+        return silent(psycopg.OperationalError(f"the server at {self._watch} is silent"))
+
+    def _finish(self) -> None:
+        self.pgconn.finish()  # type: ignore[attr-defined]
+
 
 class _Connection(_Bounded, psycopg.Connection[Any]):
     def rollback(self) -> None:
@@ -170,16 +196,17 @@ class _Connection(_Bounded, psycopg.Connection[Any]):
     def wait(
         self, gen: "PQGen[RV]", interval: float = _INTERVAL, timeout: float | None = None
     ) -> "RV":
-        if current.get() is None:
-            return psycopg.Connection.wait(self, gen, interval, timeout)
-        limit = bounded(timeout)
         try:
-            return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=limit)
-        except errors._WaitTimeout:
-            if limit == timeout:
-                raise
-            self.pgconn.finish()  # an answer may still come: nobody must take it for another's
-            raise out_of_time() from None
+            for step, is_last in self._watch.steps(timeout):
+                try:
+                    return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=step)
+                except errors._WaitTimeout:
+                    if is_last:
+                        self._end_wait()
+                        raise
+                    if not self._watch.is_alive(step):
+                        raise self._silent() from None
+                    gen = _resumed(gen)
         except Exception:
             raise
         except BaseException:  # psycopg itself would wait for 10 s more
@@ -187,6 +214,7 @@ class _Connection(_Bounded, psycopg.Connection[Any]):
                 self._try_cancel(timeout=_cancel_time())
                 self.pgconn.finish()
             raise
+        raise AssertionError
 
 
 class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
@@ -200,18 +228,19 @@ class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
         interval: float = _INTERVAL,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own
     ) -> "RV":
-        if current.get() is None:
-            return await psycopg.AsyncConnection.wait(self, gen, interval, timeout)
-        limit = bounded(timeout)
         try:
-            return await waiting.wait_async(
-                gen, self.pgconn.socket, interval=interval, timeout=limit
-            )
-        except errors._WaitTimeout:
-            if limit == timeout:
-                raise
-            self.pgconn.finish()
-            raise out_of_time() from None
+            for step, is_last in self._watch.steps(timeout):
+                try:
+                    return await waiting.wait_async(
+                        gen, self.pgconn.socket, interval=interval, timeout=step
+                    )
+                except errors._WaitTimeout:
+                    if is_last:
+                        self._end_wait()
+                        raise
+                    if not await self._watch.is_alive_async(step):
+                        raise self._silent() from None
+                    gen = _resumed(gen)
         except Exception:
             raise
         except BaseException:
@@ -221,6 +250,17 @@ class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
                 finally:
                     self.pgconn.finish()
             raise
+        raise AssertionError
+
+
+def _resumed(gen: "PQGen[RV]") -> "PQGen[RV]":
+    """Go on with a generator that a wait was ended for, which would be begun anew otherwise."""
+    wait = waiting.WAIT_R
+    try:
+        while True:
+            wait = gen.send((yield wait))
+    except StopIteration as done:
+        return cast("RV", done.value)
 
 
 def _cancel_time() -> float:

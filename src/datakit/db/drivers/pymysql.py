@@ -15,6 +15,7 @@ from datakit.db.drivers.mysql import (
     keywords,
     not_connected,
     refuse_clear_text,
+    server_is_silent,
     set_options,
     takes_writes,
     timed_out,
@@ -22,6 +23,7 @@ from datakit.db.drivers.mysql import (
     tls_of,
     unreachable,
 )
+from datakit.db.drivers.watch import NO_WATCH, Watch, silent
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import current, deadline
 
@@ -71,6 +73,8 @@ def _connect(
         sock = connection.dial(ip)
         set_options(sock, endpoint)
         connection.connect(sock)
+        if not connection.unix_socket:
+            connection._watch = Watch(ip, connection.port, GREETING, endpoint.silence)
     except DeadlineExceededError as exc:
         raise timed_out(host, ip, seconds) from exc
     except OSError as exc:
@@ -85,7 +89,9 @@ def _connect(
 
 
 class _Connection(_Base):  # type: ignore[misc]
-    """Whose waits for the server end with the enclosing `deadline`."""
+    """Whose waits for the server end with the enclosing `deadline`, or when it is dead."""
+
+    _watch = NO_WATCH
 
     def dial(self, ip: str) -> socket.socket:
         """Return a socket that is connected to `ip`, or to the Unix socket that was given.
@@ -135,8 +141,6 @@ class _Connection(_Base):  # type: ignore[misc]
             result.unbuffered_active = False
 
     def _read_bytes(self, num_bytes: int) -> bytes:
-        if current.get() is None:
-            return super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
         try:
             return self._read_in_time(num_bytes)
         except (OSError, EOFError) as exc:
@@ -151,18 +155,33 @@ class _Connection(_Base):  # type: ignore[misc]
 
     def _read_in_time(self, num_bytes: int) -> bytes:
         """Return so many bytes, all within the `deadline`, in however many pieces they come."""
+        if current.get() is not None and is_over():
+            raise TimeoutError("timed out")
         parts, missing = [], num_bytes
         while missing:
-            if is_over():
-                raise TimeoutError("timed out")
-            self._current_timeout = self._read_timeout
-            self._sock.settimeout(self._current_timeout)
-            part = self._rfile.read1(missing)
+            part = self._piece(missing)
             if not part:
                 raise EOFError("the server closed the connection")
             parts.append(part)
             missing -= len(part)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _piece(self, missing: int) -> bytes:
+        """Return the next bytes that come, from a server that lives."""
+        for step, is_last in self._watch.steps(self._own_read_timeout):
+            self._current_timeout = step
+            self._sock.settimeout(step)
+            try:
+                return self._rfile.read1(missing)  # type: ignore[no-any-return]
+            except TimeoutError:
+                if is_last:
+                    raise
+            if not self._watch.is_alive(step):
+                self._force_close()
+                _raise_if_over()
+                raise silent(server_is_silent(self._watch))
+            self._rfile: Any = self._sock.makefile("rb")  # one that timed out reads no more
+        raise AssertionError
 
     def _write_bytes(self, data: bytes) -> None:
         try:
