@@ -25,6 +25,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+MAX_SPREAD: Final = 0.5
+"""Seconds within which all who waited go on."""
+
 _NETWORK: Final = frozenset({ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH})
 
 
@@ -45,14 +48,17 @@ class Gate:
 
     A call that fails so that `down` says yes closes the gate, and its error goes up. The next
     caller becomes the prober: its own call is the probe. Everyone else waits in order, each up to
-    its own `deadline`. When a probe finds the endpoint up, all go on; when it fails, or its
-    caller is cancelled or out of time, the next takes over. A prober of which nothing is heard
+    its own `deadline`. When a probe finds the endpoint up, all go on, one after the other so that
+    they do not storm it; when it fails, or its caller is cancelled or out of time, the next takes
+    over. A prober of which nothing is heard
     for `probe_time` counts as lost. Threads and tasks share a gate; give each endpoint its own.
 
     base, cap: seconds between probes, the first and the largest ceiling of a full-jitter backoff;
         `cap` wins.
     max_wait: seconds that a caller waits without a nearer `deadline`.
     probe_time: seconds after which a silent prober is replaced.
+    spacing: seconds between those who waited when the endpoint is up again, `MAX_SPREAD` for all.
+        Source of the default: RDS Proxy documentation, 200 new connections with a token a second.
     down: whether an exception says that the endpoint is away.
     name: what events and errors call it.
 
@@ -67,11 +73,14 @@ class Gate:
         cap: float = 0.2,
         max_wait: float = 30.0,
         probe_time: float = 5.0,
+        spacing: float = 0.005,
         down: Callable[[Exception], bool] = is_down,
         name: str = "",
         clock: WaitingClock = SYSTEM_CLOCK,
     ) -> None:
-        for option, seconds in (("base", base), ("cap", cap), ("max_wait", max_wait)):
+        for option, seconds in (
+            ("base", base), ("cap", cap), ("max_wait", max_wait), ("spacing", spacing),
+        ):  # fmt: skip
             checks.seconds("Gate", option, seconds)
         checks.seconds("Gate", "probe_time", probe_time, above_zero=True)
         checks.function("Gate", "down", down)
@@ -80,6 +89,9 @@ class Gate:
         self._cap = cap
         self._max_wait = max_wait
         self._probe_time = probe_time
+        self._spacing = spacing
+        self._room = spacing
+        """Seconds between two of those who waited, when the gate opened last."""
         self._down = down
         self._clock = clock
         self._closed = False
@@ -170,13 +182,13 @@ class Gate:
         try:
             while not self._is_due(waiter, until):
                 self._clock.wait_for(turn, self._patience(until))
-            delay = self._pause(waiter, until)
-            if delay is not None:
+            probes, delay = self._pause(waiter, until)
+            if delay:
                 paced(self._clock).sleep(delay)
         except BaseException:
             self._abandon(waiter)
             raise
-        return None if delay is None else waiter
+        return waiter if probes else None
 
     async def _await_turn(self) -> Waiter | None:
         """Return when the caller is to probe, or None when the endpoint is up again."""
@@ -186,13 +198,13 @@ class Gate:
         try:
             while not self._is_due(waiter, until):
                 await self._clock.await_for(turn, self._patience(until))
-            delay = self._pause(waiter, until)
-            if delay is not None:
+            probes, delay = self._pause(waiter, until)
+            if delay:
                 await paced(self._clock).asleep(delay)
         except BaseException:
             self._abandon(waiter)
             raise
-        return None if delay is None else waiter
+        return waiter if probes else None
 
     def _join(self, wake: Callable[[], object]) -> Waiter:
         waiter = Waiter(wake)
@@ -228,20 +240,21 @@ class Gate:
     def _patience(self, until: float) -> float:
         return max(0.0, min(until, self._prober_lost_at) - self._clock.monotonic())
 
-    def _pause(self, waiter: Waiter, until: float) -> float | None:
-        """Return the seconds until this caller's probe, None when it is not to probe.
+    def _pause(self, waiter: Waiter, until: float) -> tuple[bool, float]:
+        """Return whether this caller is to probe, and the seconds until it goes on.
 
         Raises:
-            DeadlineExceededError: the caller's time is over before that.
+            DeadlineExceededError: the caller's time is over before its probe.
         """
         with self._lock:
-            if self._prober is not waiter:
-                return None
             now = self._clock.monotonic()
+            if self._prober is not waiter:
+                turn = waiter.place * self._room
+                return False, min(turn, max(0.0, until - now))
             delay = max(0.0, self._next_probe_at - now)
             if now + delay < until:
                 self._appoint(waiter)
-                return delay
+                return True, delay
         raise self._out_of_time()
 
     def _out_of_time(self) -> DeadlineExceededError:
@@ -293,6 +306,7 @@ class Gate:
             self._closed = False
             self._generation += 1
             self._prober = None
+            self._room = min(self._spacing, MAX_SPREAD / max(1, len(self._queue)))
             self._queue.grant_all()
             elapsed = self._clock.monotonic() - self._closed_at
             probes = self._failures

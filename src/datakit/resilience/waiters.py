@@ -10,16 +10,18 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """A place in a queue. `granted` changes only under the lock of the queue's owner.
+    """A place in a queue. `granted` and `place` change only under the lock of the queue's owner.
 
     wake: called under that lock when the place is granted.
     """
 
-    __slots__ = ("_wake", "granted")
+    __slots__ = ("_wake", "granted", "place")
 
     def __init__(self, wake: Callable[[], object]) -> None:
         self._wake = wake
         self.granted = False
+        self.place = 0
+        """How many were granted at the same time before it."""
 
     def grant(self) -> bool:
         """Wake the waiter; return False when its event loop is closed, so that nobody waits."""
@@ -59,8 +61,11 @@ class WaitQueue:
 
     def grant_all(self) -> None:
         """Grant to everybody."""
+        place = 0
         while self._waiters:
-            self._waiters.popleft().grant()
+            waiter = self._waiters.popleft()
+            waiter.place = place
+            place += waiter.grant()
 
 
 def task_event() -> "tuple[asyncio.Event, Callable[[], object]]":

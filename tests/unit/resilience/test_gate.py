@@ -21,6 +21,7 @@ from datakit.errors import (
     ResolveTimeoutError,
 )
 from datakit.resilience import Gate
+from datakit.resilience.gate import MAX_SPREAD
 from datakit.testing import FakeClock, no_sleep
 
 MAX_WAIT, PROBE_TIME = 11.70713, 4.0
@@ -36,7 +37,9 @@ class GateModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
-        self.gate = Gate(base=0, max_wait=MAX_WAIT, probe_time=PROBE_TIME, clock=self.clock)
+        self.gate = Gate(
+            base=0, max_wait=MAX_WAIT, probe_time=PROBE_TIME, spacing=0, clock=self.clock
+        )
         self.crowd = Crowd(self.gate, self.clock)
         self.is_down = False
         self.generation = 0
@@ -287,6 +290,34 @@ def test_a_hundred_threads_make_one_attempt_at_a_time_while_it_is_down() -> None
         up.set()
         assert {call.result() for call in calls} == {7}
     assert most == 1
+
+
+async def test_those_who_waited_come_back_one_after_the_other() -> None:
+    """A thousand processes that all go on at once would storm a new writer."""
+    clock = FakeClock()
+    gate = Gate(base=0, cap=0, spacing=0.2, clock=clock)
+    up = asyncio.Event()
+
+    async def fail() -> None:
+        raise Down
+
+    async def probe() -> None:
+        await up.wait()
+
+    async def arrive() -> None:
+        pass
+
+    with pytest.raises(Down):
+        await gate.acall(fail)
+    prober = asyncio.create_task(gate.acall(probe))
+    await asyncio.sleep(0)
+    crowd = [asyncio.create_task(gate.acall(arrive)) for _ in range(6)]
+    await asyncio.sleep(0)
+    assert gate.waiting == 6
+    up.set()
+    await asyncio.gather(prober, *crowd)
+    room = MAX_SPREAD / 6  # less than the spacing, so that nobody waits long
+    assert clock.sleeps == pytest.approx([room * place for place in range(1, 6)])
 
 
 async def test_a_task_cancelled_at_any_await_leaves_the_turn_to_the_next() -> None:
