@@ -88,7 +88,8 @@ class MariadbNode(Killable):
     def restart(self) -> None:
         """Kill it if it is alive, start it on its own data and port, wait until it is ready.
 
-        A replica follows its primary again.
+        A replica follows its primary again. What it had received and not applied it fetches anew:
+        with a dead primary that is lost.
 
         Raises:
             RuntimeError: it ended at once, as when another program took the port meanwhile.

@@ -122,6 +122,7 @@ def test_what_nobody_acknowledged_is_dropped_at_rejoin(cluster: MariadbCluster) 
     """A killed primary holds the transaction that waited, until it is made anew."""
     old, [replica] = cluster.primary, cluster.replicas
     rows(old, "create table t (i int primary key)")
+    wait_for(lambda: replica.query("show tables") == [("t",)])
     replica.stop_process()
     writers = Writers(old)
     wait_for(lambda: status(old, "master_wait_sessions") != "0")
