@@ -1,7 +1,7 @@
 """One MariaDB server: alone, or of a `MariadbCluster`."""
 
 import shutil
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,13 +20,8 @@ from datakit.testing._server import Killable
 from datakit.testing._wait import until
 
 _QUERY_TIMEOUT = 10
+_LOCK_TIMEOUT = 2
 _LOCK_WAIT_TIMEOUT = 1205
-
-_IN_TRANSACTION = (
-    "select id from information_schema.processlist"
-    " join information_schema.innodb_trx on trx_mysql_thread_id = id"
-    " where user <> 'system user' and id <> connection_id()"
-)
 
 
 class MariadbNode(Killable):
@@ -110,21 +105,26 @@ class MariadbNode(Killable):
     def set_read_only(self, read_only: bool = True) -> None:
         """Refuse the user's writes with error 1290, as a demoted primary does, or take them again.
 
-        Connections in a transaction are cut off, so that none commits once this returns; the
-        others stay. It holds after a restart too.
+        Connections stay, but a transaction that has written cannot commit once this returns. When
+        a statement or a commit still runs after 2 s, as one that waits for a lost replica does,
+        the server is restarted: to end such a commit by KILL could acknowledge it. It holds after
+        a restart too.
 
         Raises:
             ConfigError: it was not started.
             pymysql.err.MySQLError: nothing answered within 10 s.
-            TimeoutError: transactions kept coming for 30 s.
+            RuntimeError, TimeoutError: as of `restart`.
         """
-        if read_only:
-            with closing(self._connect()) as connection:
-                connection.query("set lock_wait_timeout = 1")
-                until(lambda: _close_to_writes(connection), f"read_only on {self!r}")
-        else:
-            self._execute("set global read_only = 0")
         self._read_only = read_only
+        try:
+            self._execute(
+                f"set lock_wait_timeout = {_LOCK_TIMEOUT}",
+                f"set global read_only = {int(read_only)}",
+            )
+        except pymysql.err.OperationalError as exc:
+            if exc.args[0] != _LOCK_WAIT_TIMEOUT:
+                raise
+            self.restart()
 
     def _place(self, run: RunDirectory, certificate: Certificate | None) -> None:
         """Make its data, of a server that holds nothing yet, in a directory of its own in `run`."""
@@ -274,19 +274,3 @@ class MariadbNode(Killable):
 def _number(position: object) -> int:
     """Return the last part of a GTID, such as 0-1-42; 0 for none."""
     return int(str(position).rpartition("-")[2] or 0)
-
-
-def _close_to_writes(connection: "pymysql.connections.Connection") -> bool:
-    """Cut off who is in a transaction and set read_only; whether that succeeded."""
-    with connection.cursor() as cursor:
-        cursor.execute(_IN_TRANSACTION)
-        for (thread,) in cursor.fetchall():
-            with suppress(pymysql.err.MySQLError):  # it ended meanwhile
-                cursor.execute(f"kill {thread}")
-        try:
-            cursor.execute("set global read_only = 1")
-        except pymysql.err.OperationalError as exc:
-            if exc.args[0] != _LOCK_WAIT_TIMEOUT:
-                raise
-            return False
-    return True

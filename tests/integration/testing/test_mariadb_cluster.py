@@ -200,7 +200,7 @@ def test_restarted_nodes_keep_their_parts(cluster: MariadbCluster) -> None:
 
 
 def test_demoted_primary_refuses_writes_and_goes_on(cluster: MariadbCluster) -> None:
-    """The old primary stays up: idle connections live, transactions end, writes fail with 1290."""
+    """The old primary stays up: connections live, and writes and commits fail with 1290."""
     old = cluster.primary
     rows(old, "create table t (i int)")
     with (
@@ -210,8 +210,9 @@ def test_demoted_primary_refuses_writes_and_goes_on(cluster: MariadbCluster) -> 
     ):
         busy.query("insert into t values (1)")
         old.set_read_only()
-        with pytest.raises(pymysql.OperationalError):
+        with pytest.raises(pymysql.OperationalError) as refused:
             busy.commit()
+        assert refused.value.args[0] == READ_ONLY
         with pytest.raises(pymysql.OperationalError) as refused:
             cursor.execute("insert into t values (2)")
         assert refused.value.args[0] == READ_ONLY
@@ -228,6 +229,19 @@ def test_demoted_primary_refuses_writes_and_goes_on(cluster: MariadbCluster) -> 
     ):
         alone.query("insert into t values (5)")  # no replica is left to acknowledge it
     assert rows(new, "select i from t") == [(3,)]
+
+
+def test_no_commit_is_acknowledged_once_the_primary_is_read_only(cluster: MariadbCluster) -> None:
+    """Demote under load and promote: the new primary has all that was acknowledged."""
+    old = cluster.primary
+    rows(old, "create table t (i int primary key)")
+    writers = Writers(old)
+    wait_for(lambda: len(writers.acknowledged) > 200)
+    old.set_read_only()
+    kept = {number for (number,) in rows(cluster.promote(), "select i from t")}
+    writers.join()
+    assert old.alive
+    assert set(writers.acknowledged) - kept == set()
 
 
 def test_read_only_does_not_wait_for_commits_that_hang(cluster: MariadbCluster) -> None:
