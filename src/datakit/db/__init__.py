@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datakit.db.engine import attach, create_async_engine, create_engine
     from datakit.db.pinning import PinningCause, PinningWarning
     from datakit.db.pinning_lint import lint_pinning
+    from datakit.db.routing import routing_sessionmaker
     from datakit.db.transactions import run_transaction, transaction, transactional
     from datakit.resilience import Verdict
 
@@ -24,6 +25,7 @@ __all__ = [
     "create_engine",
     "describe",
     "lint_pinning",
+    "routing_sessionmaker",
     "run_transaction",
     "transaction",
     "transactional",
@@ -41,6 +43,7 @@ __getattr__, __dir__ = lazy(
         "PinningCause": "datakit.db.pinning",
         "PinningWarning": "datakit.db.pinning",
         "lint_pinning": "datakit.db.pinning_lint",
+        "routing_sessionmaker": "datakit.db.routing",
         "Verdict": "datakit.resilience.verdict",
         "run_transaction": "datakit.db.transactions",
         "transaction": "datakit.db.transactions",

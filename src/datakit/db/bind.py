@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sess
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import ScopedRegistry
 
+from datakit.db.routing import opener_for_reading
 from datakit.errors import ConfigError
 
 SyncFactory = sessionmaker[Any] | scoped_session[Any]
@@ -38,13 +39,14 @@ def registry_of(bind: object) -> ScopedRegistry[Any] | None:
     return bind.registry if isinstance(bind, scoped_session | async_scoped_session) else None
 
 
-def opener_of(bind: SyncBind | AsyncBind) -> Callable[[], Any]:
+def opener_of(bind: SyncBind | AsyncBind, read_only: bool) -> Callable[[], Any]:
     """Return what opens a new connection or session on `bind`."""
     if isinstance(bind, Engine | AsyncEngine):
         return bind.connect
+    factory: Any = bind
     if isinstance(bind, scoped_session | async_scoped_session):
-        return bind.session_factory
-    return bind
+        factory = bind.session_factory
+    return (opener_for_reading(factory) if read_only else None) or factory
 
 
 def engine_of(bind: SyncBind | AsyncBind) -> object:

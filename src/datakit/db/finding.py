@@ -8,7 +8,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from datakit import events
-from datakit._clock import Clock
+from datakit._clock import Clock, uniform
 from datakit.db.checkout import MAX_ADDRESSES
 from datakit.db.target import Target
 from datakit.db.topology import Member, Topology
@@ -77,6 +77,8 @@ class Finder:
         self._passed_over: LRUCache[Candidate, float] = LRUCache(MAX_ADDRESSES)
         self._current: Candidate | None = None
         self._lost_at: float | None = None
+        """When a connection to the server in use was lost; that alone is no failover."""
+        self._started_at: float | None = None
         self._attempts = 0
 
     @property
@@ -101,6 +103,17 @@ class Finder:
             Exception: what the last candidate raised.
         """
         self._attempts += 1
+        fallback = self._target.fallback
+        try:
+            return self._found(connect, is_lost)
+        except Exception as exc:
+            if fallback is None or not is_lost(exc) or deadline.remaining() == 0:
+                raise
+        return self._search(list(self._at(*fallback)), connect, is_lost)
+
+    def _found(
+        self, connect: Callable[[Candidate], T], is_lost: Callable[[BaseException], bool]
+    ) -> T:
         named = self._named()
         if len(named) == 1 and not self._members:
             return connect(named[0])
@@ -119,30 +132,34 @@ class Finder:
         self._failed.pop(candidate.ip, None)
         self._passed_over.pop(candidate, None)
         before, self._current = self._current, candidate
-        if self._lost_at is None and (before is None or before.ip == candidate.ip):
-            self._attempts = 0
-            return
-        if before is not None and before.ip != candidate.ip and self._target.endpoint.writes:
+        has_moved = before is not None and before.ip != candidate.ip
+        if before is not None and has_moved and self._target.endpoint.writes:
+            if self._started_at is None:
+                self._begin(before.ip)
             events.emit(events.WriterFound, candidate.host, candidate.ip)
-        if self._lost_at is not None:
-            elapsed = round(self._clock.monotonic() - self._lost_at, 4)
+        if self._started_at is not None:
+            elapsed = round(self._clock.monotonic() - self._started_at, 4)
             events.emit(events.FailoverEnded, self._target.host, elapsed, self._attempts)
-            self._lost_at = None
+        self._started_at = self._lost_at = None
         self._attempts = 0
 
     def failed(self, host: str, ip: str) -> None:
         """Take note that the server at `ip` is away, or not the right one any more."""
         self._proven.pop(ip, None)
         self._failed[ip] = None
+        if self._current is not None and self._current.ip == ip:
+            self._lost_at = self._clock.monotonic()
         if host in self._hosts:
             self._waits.report_failure(host, ip)
 
     def is_away(self, ip: str) -> None:
-        """Take note that the server in use could not be used: a failover begins."""
-        if self._lost_at is None and self._current is not None and self._current.ip == ip:
-            self._lost_at = self._clock.monotonic()
-            self._attempts = 0
-            events.emit(events.FailoverStarted, self._target.host, ip)
+        """Take note that the server in use could not be used: a failover has begun."""
+        if self._started_at is None and self._current is not None and self._current.ip == ip:
+            self._begin(ip)
+
+    def _begin(self, ip: str) -> None:
+        self._started_at = self._lost_at or self._clock.monotonic()
+        events.emit(events.FailoverStarted, self._target.host, ip)
 
     def learn(self, dialect: Dialect, connection: DBAPIConnection, *, anew: bool) -> None:
         """Ask the server of a new connection for its cluster's members.
@@ -171,6 +188,8 @@ class Finder:
                 failure = failure or exc
         if failure is not None and not (found or self._members):
             raise failure
+        if self._target.endpoint.kind == "reader":  # each takes its share
+            found.sort(key=lambda each: (each.ip in self._failed, uniform(0.0, 1.0)))
         return found
 
     def _at(self, host: str, port: int) -> Iterable[Candidate]:
@@ -231,7 +250,8 @@ class Finder:
             self.is_away(ip)
             self.failed(hosts[ip], ip)
 
-        greeting = self._target.driver.GREETING if self._target.endpoint.writes else None
+        may_ask = self._target.endpoint.silence is not None
+        greeting = self._target.driver.GREETING if may_ask else None
         try:
             with deadline(ANSWER_WITHIN if failure is None else ANSWER_BESIDE):
                 place = self._waits.first_to_answer(

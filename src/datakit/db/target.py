@@ -33,6 +33,12 @@ class Target:
         return self.hosts[0][1]
 
     @property
+    def fallback(self) -> tuple[str, int] | None:
+        """The writer's host and port, for when no reader is left."""
+        host = self.endpoint.fallback
+        return None if host is None else (host, self.port)
+
+    @property
     def instances(self) -> str | None:
         """The host name of its cluster's instances, "?" for the id; None if it is not known."""
         return self.endpoint.instances or instances_of(self.host)

@@ -28,7 +28,7 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
 
     def __init__(self, bind: AsyncBind, *options: Any) -> None:
         super().__init__(bind, current_task, *options)
-        self._new: Callable[[], AC] = opener_of(bind)
+        self._new: Callable[[], AC] = opener_of(bind, self._read_only)
 
     def __aiter__(self) -> Self:
         return self

@@ -47,7 +47,7 @@ class TransactionBase:
         idempotent: bool,
         exactly_once: bool,
     ) -> None:
-        read_only = is_read_only(begin_options)
+        self._read_only = read_only = is_read_only(begin_options)
         if exactly_once and (idempotent or read_only):
             other = "idempotent=True" if idempotent else "a read-only transaction"
             raise ConfigError(f"exactly_once=True does not go with {other}: drop one of them")

@@ -26,7 +26,7 @@ class Transaction(TransactionBase, Generic[C]):
 
     def __init__(self, bind: SyncBind, *options: Any) -> None:
         super().__init__(bind, current_thread, *options)
-        self._new: Callable[[], C] = opener_of(bind)
+        self._new: Callable[[], C] = opener_of(bind, self._read_only)
 
     def __iter__(self) -> Self:
         return self
