@@ -101,6 +101,8 @@ class DefaultCredentials:
         session = require("botocore.session", extra="aws", purpose="finding AWS credentials")
         from botocore.exceptions import BotoCoreError, ClientError
 
+        found: Any = None
+        frozen: Any = None
         unreadable = ""
         try:
             with unlogged():
