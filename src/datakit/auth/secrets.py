@@ -1,6 +1,7 @@
 """Passwords from Secrets Manager, fetched again when the database refuses them."""
 
 import json
+import math
 from functools import cached_property
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from datakit.auth.masked import unlogged, without_frames
 from datakit.auth.password import KeptAuth, Login
 from datakit.auth.rotation import CURRENT, stage_for, wait_after
 from datakit.errors import AuthError
+from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight import SingleFlight
 from datakit.resilience.forks import renew_after_fork
 
@@ -46,6 +48,7 @@ class SecretAuth(KeptAuth):
     def start_anew(self) -> None:
         """Leave the client's sockets to the parent; called in a forked child."""
         vars(self).pop("_client", None)
+        vars(self).pop("_session", None)
 
     def __repr__(self) -> str:
         return f"SecretAuth({self._secret!r})"
@@ -60,6 +63,7 @@ class SecretAuth(KeptAuth):
 
         Raises:
             AuthError: the secret could not be fetched, or holds no password.
+            DeadlineExceededError: the enclosing `deadline` was over before it was.
             MissingExtraError: botocore is not installed.
         """
         user, password = self._known or self._flights.run(self._secret, self._fetch)
@@ -85,9 +89,19 @@ class SecretAuth(KeptAuth):
         return self._known
 
     def _text(self) -> str:
-        """Return the secret, its current version where there is no other."""
-        client = self._client
-        from botocore.exceptions import BotoCoreError, ClientError
+        """Return the secret, its current version where there is no other.
+
+        Within a near `deadline` a client is asked that gives up with it.
+        """
+        left = deadline.bound(math.inf)
+        is_near = left < CONNECT_TIMEOUT + READ_TIMEOUT
+        client = self._new_client(left / 2, left / 2, attempts=1) if is_near else self._client
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            ConnectTimeoutError,
+            ReadTimeoutError,
+        )
 
         try:
             with unlogged():
@@ -99,6 +113,8 @@ class SecretAuth(KeptAuth):
                         raise
                     found = client.get_secret_value(SecretId=self._secret)
         except (BotoCoreError, ClientError) as exc:
+            if is_near and isinstance(exc, ConnectTimeoutError | ReadTimeoutError):
+                raise over(f"fetching the secret {self._secret}") from exc
             raise AuthError(f"the secret {self._secret} could not be fetched: {exc}") from exc
         text: str | None = found.get("SecretString")
         if text is None:
@@ -107,17 +123,25 @@ class SecretAuth(KeptAuth):
 
     @cached_property
     def _client(self) -> Any:
+        return self._new_client(CONNECT_TIMEOUT, READ_TIMEOUT, attempts=3)
+
+    @cached_property
+    def _session(self) -> Any:
         session = require("botocore.session", extra="aws", purpose="SecretAuth")
+        return session.get_session()
+
+    def _new_client(self, connect_timeout: float, read_timeout: float, *, attempts: int) -> Any:
+        session = self._session
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
         config = Config(
-            connect_timeout=CONNECT_TIMEOUT,
-            read_timeout=READ_TIMEOUT,
-            retries={"mode": "standard", "total_max_attempts": 3},
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            retries={"mode": "standard", "total_max_attempts": attempts},
         )
         try:
-            return session.get_session().create_client(
+            return session.create_client(
                 "secretsmanager",
                 region_name=self._region or region_of_environment(),
                 endpoint_url=self._endpoint_url,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -15,10 +16,10 @@ from moto.server import ThreadedMotoServer
 from sqlalchemy.exc import OperationalError
 from tests.integration.db.conftest import Database
 
-from datakit import SecretAuth, Tls
+from datakit import SecretAuth, Tls, deadline
 from datakit.auth import Login
 from datakit.auth.rotation import CURRENT, PENDING
-from datakit.errors import AuthError
+from datakit.errors import AuthError, DeadlineExceededError
 from datakit.testing import PostgresCluster, PostgresNode
 
 from .conftest import without_password
@@ -237,6 +238,26 @@ def test_an_endpoint_that_is_not_there_is_told(secrets: SecretsManager) -> None:
     auth._client.meta.config.retries["total_max_attempts"] = 1
     with pytest.raises(AuthError, match=r"prod/shop could not be fetched.*127\.0\.0\.1:1"):
         auth.login(LOGIN)
+
+
+def test_a_silent_secrets_manager_holds_nobody_beyond_the_deadline(
+    secrets: SecretsManager,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        auth = SecretAuth("prod/shop", region=REGION, endpoint_url=url)
+        began = time.monotonic()
+        with deadline(0.5), pytest.raises(DeadlineExceededError, match="prod/shop"):
+            auth.login(LOGIN)
+        assert time.monotonic() - began < 10  # three times 5 s otherwise
+
+
+def test_a_fetch_within_a_near_deadline_finds_the_secret(
+    secrets: SecretsManager, name: str
+) -> None:
+    secrets.create(name, stored(FIRST))
+    with deadline(5.0):
+        assert secrets.auth(name).login(LOGIN).password == FIRST
 
 
 def test_the_region_is_read_off_the_arn() -> None:
