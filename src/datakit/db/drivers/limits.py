@@ -1,13 +1,13 @@
 """How long a driver waits for the server."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from time import monotonic
 from typing import Final
 
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadlines import deadline, over
+from datakit.resilience.deadlines import current, deadline, over
 
 LAST_WORD: Final = 0.05
 """Seconds that a server has for a ROLLBACK even when the deadline is over: a healthy one takes it
@@ -16,12 +16,19 @@ in less, and its connection need not be thrown away."""
 _LEAST: Final = 0.001
 """Seconds of the shortest wait: a socket takes 0 for not waiting at all."""
 
+_UNBOUNDED: Final = nullcontext()
+"""What a ROLLBACK needs without a deadline; a connection sends one each time it is given back."""
+
 _last_word_until: ContextVar[float] = ContextVar("datakit_last_word_until", default=0.0)
 
 
+def last_word() -> AbstractContextManager[None]:
+    """Let what is sent in a block have `LAST_WORD` seconds, whatever is left of the deadline."""
+    return _UNBOUNDED if current.get() is None else _last_word()
+
+
 @contextmanager
-def last_word() -> Iterator[None]:
-    """Let what is sent in this block have `LAST_WORD` seconds, whatever is left of the deadline."""
+def _last_word() -> Iterator[None]:
     token = _last_word_until.set(monotonic() + LAST_WORD)
     try:
         yield
@@ -35,7 +42,7 @@ def is_over() -> bool:
 
 
 def bounded(seconds: float | None) -> float | None:
-    """Return the seconds to wait at most: `seconds`, or what is left of the `deadline` if less."""
+    """Return the seconds to wait at most: `seconds`, or what is left to wait if that is less."""
     left = deadline.remaining()
     if left is None:
         return seconds
