@@ -88,12 +88,12 @@ def test_an_asyncio_process_loads_no_resolver_up_to_its_first_query(
 def test_the_resolver_takes_over_when_an_address_failed(postgres: PostgresNode) -> None:
     code = (
         "from datakit import deadline, events\n"
-        "from sqlalchemy.exc import OperationalError\n"
+        "from datakit.errors import DeadlineExceededError\n"
         "url = sys.argv[1].replace('@127.0.0.', '@127.0.1.')\n"
         "engine = lambda_engine(url, auth=None)\n"
         "try:\n"
         "    with deadline(1.0): backend()\n"
-        "except OperationalError as exc: assert 'refused' in str(exc), exc\n"
+        "except DeadlineExceededError as exc: assert 'refused' in str(exc), exc\n"
         "assert 'datakit.dns.resolver' in sys.modules\n"
     )
     run(f"{SYNC}{code}", postgres)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import ScopedRegistry
 
 from datakit.db.routing import opener_for_reading
+from datakit.db.sync_engine import sync_engine
 from datakit.errors import ConfigError
 
 SyncFactory = sessionmaker[Any] | scoped_session[Any]
@@ -56,4 +57,4 @@ def engine_of(bind: SyncBind | AsyncBind) -> object:
         target = bind.session_factory
     if isinstance(target, sessionmaker | async_sessionmaker):
         target = target.kw.get("bind") or target
-    return target.sync_engine if isinstance(target, AsyncEngine) else target
+    return sync_engine(target) if isinstance(target, Engine | AsyncEngine) else target

@@ -24,6 +24,7 @@ from datakit.db.target import Target
 from datakit.db.upkeep import Upkeep
 from datakit.errors import ConfigError, DeadlineExceededError, DnsError, NameNotFoundError
 from datakit.resilience import Gate, RetryPolicy, Verdict, deadline
+from datakit.resilience.deadlines import is_callers, over
 from datakit.resilience.verdict import LINK_LOST
 
 T = TypeVar("T")
@@ -90,12 +91,18 @@ class Connector:
             if connection is not None:
                 return connection
         mask_password(cparams)
+        left, callers = deadline.remaining(), is_callers()
+        has_less = callers and left is not None and left < self._policy.deadline
         try:
             connection, candidate = self._policy.call(
                 self._waits.through, self._gate, lambda: self._attempt(dialect, cparams)
             )
-        except (DnsError, DeadlineExceededError) as exc:
+        except (dialect.loaded_dbapi.Error, DnsError, DeadlineExceededError) as exc:
             last = f"; the last attempt failed: {self._last_failure}" if self._last_failure else ""
+            if has_less and (isinstance(exc, DeadlineExceededError) or self._is_lost(exc)):
+                raise over(f"connecting to {self.target.host}: {exc}{last}") from exc
+            if isinstance(exc, dialect.loaded_dbapi.Error):
+                raise
             told = self.target.driver.unreachable(f"{exc}{last}")
             for note in getattr(exc, "__notes__", ()):
                 told.add_note(note)
@@ -166,7 +173,7 @@ class Connector:
     ) -> DBAPIConnection:
         """Return a connection, with another password if the first one is refused."""
         target, refusals = self.target, 0
-        asked = Login(candidate.host, candidate.port, target.user)
+        asked = Login(candidate.host, candidate.port, str(params.get("user") or target.user))
         while True:
             login = asked
             if target.auth is not None:

@@ -197,7 +197,9 @@ class Finder:
 
     def _everyone(self, named: Sequence[Candidate]) -> list[Candidate]:
         """Return all candidates: the cluster's writer first, those that failed last."""
-        found = {(candidate.ip, candidate.port): candidate for candidate in reversed(named)}
+        found: dict[tuple[str, int], Candidate] = {}
+        for candidate in named:
+            found.setdefault((candidate.ip, candidate.port), candidate)
         first: Candidate | None = None
         for member in self._members:
             try:

@@ -76,8 +76,12 @@ def plan_for(
         ) from exc
     if parsed.password is not None:
         parsed = parsed.set(password=Masked(parsed.password))
+    if {"creator", "async_creator", "pool"} & kwargs.keys() and (auth, tls) != (None, None):
+        raise ConfigError("auth= and tls= have no say where creator= or pool= makes connections")
     dialect = dialect_class()
-    target = target_for(parsed, dialect, auth, tls, endpoint)
+    args = kwargs.get("connect_args", {})
+    where = {part: args[part] for part in ("host", "port") if part in args}
+    target = target_for(parsed.set(**where), dialect, auth, tls, endpoint)
     if target is not None:
         parsed = _with_first_host(parsed, target)
         own = dialect.create_connect_args(parsed)[1]

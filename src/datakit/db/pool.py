@@ -7,11 +7,11 @@ does the same for any other pool, costs more than the look.
 from collections.abc import Callable
 from time import monotonic, time
 
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, TimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
 
 from datakit.db.checkout import PEER, Peer
-from datakit.resilience.deadlines import current, deadline
+from datakit.resilience.deadlines import current, deadline, is_callers, over
 
 
 class LookingPool(QueuePool):
@@ -37,7 +37,12 @@ class LookingPool(QueuePool):
         self._pool_timeout = seconds
 
     def _do_get(self) -> ConnectionPoolEntry:
-        entry = super()._do_get()
+        try:
+            entry = super()._do_get()
+        except TimeoutError as exc:
+            if is_callers() and self._timeout < self._pool_timeout:
+                raise over("waiting for a free connection of the pool") from exc
+            raise
         peer: Peer | None = entry.info.get(PEER)
         if peer is None or (monotonic() < peer.fresh_until and time() < peer.fresh_until_wall):
             return entry

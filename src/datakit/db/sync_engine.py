@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
 
 def sync_engine(engine: "Engine | AsyncEngine") -> Engine:
-    """Return the Engine behind an AsyncEngine; an Engine itself.
+    """Return the Engine behind an AsyncEngine, or one with execution options; an Engine itself.
 
     Without importing SQLAlchemy's asyncio half, which brings the ORM: 60 ms of a cold process.
     """
-    return engine if isinstance(engine, Engine) else engine.sync_engine
+    plain = engine if isinstance(engine, Engine) else engine.sync_engine
+    return getattr(plain, "_proxied", plain)

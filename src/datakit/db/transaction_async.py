@@ -3,7 +3,7 @@
 import sys
 from asyncio import current_task
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -45,8 +45,7 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
         return self
 
     async def __aenter__(self) -> AC:
-        with self._opening() or nullcontext():
-            await self._policy.acall(self._open)
+        await self._opening().acall(self._open)
         self._opened(self._subject)
         return self._subject
 

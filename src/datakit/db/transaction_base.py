@@ -7,8 +7,9 @@ SQLAlchemy's greenlet.
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import Transaction as ConnectionTransaction
@@ -24,6 +25,9 @@ from datakit.db.policies import for_transactions, policy_of
 from datakit.errors import ConfigError, DeadlineExceededError
 from datakit.resilience import RetryPolicy, deadline
 from datakit.resilience.deadlines import over
+
+_LEAST: Final = 0.001
+"""Seconds for connecting once more when no time is left."""
 
 Begun = ConnectionTransaction | SessionTransaction
 
@@ -72,8 +76,8 @@ class TransactionBase:
         again, self._again, self._entered = self._again, False, False
         return again
 
-    def _opening(self) -> deadline | None:
-        """Note that the attempt begins; return the deadline for connecting, if there is one."""
+    def _opening(self) -> RetryPolicy:
+        """Note that the attempt begins; return the policy for connecting, in the time left."""
         if self._entered:
             raise InvalidRequestError(
                 "an attempt is entered once, in a loop: for tx in transaction(engine): "
@@ -92,7 +96,9 @@ class TransactionBase:
                 "commit() or rollback() it before"
             )
         self._entered = True
-        return deadline(self._attempts.remaining) if self._attempts.has_failed else None
+        if not self._attempts.has_failed:
+            return self._policy
+        return replace(self._policy, deadline=max(_LEAST, self._attempts.remaining))
 
     def _opened(self, subject: Any) -> None:
         self._owner = self._caller()

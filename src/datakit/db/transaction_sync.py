@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from threading import current_thread
 from types import FrameType, TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -40,8 +40,7 @@ class Transaction(TransactionBase, Generic[C]):
         return self
 
     def __enter__(self) -> C:
-        with self._opening() or nullcontext():
-            self._policy.call(self._open)
+        self._opening().call(self._open)
         self._opened(self._subject)
         return self._subject
 

@@ -10,9 +10,10 @@ from datakit._clock import SYSTEM_CLOCK, Clock
 from datakit.errors import DeadlineExceededError
 from datakit.resilience import checks
 
-Until = tuple[float, Clock, "Until | None", "Until | None"]
-"""When a block ends, by which clock, the block around it, and in a copy the original. (A plain
-tuple: one is made for every call, and a named one takes six times as long.)"""
+Until = tuple[float, Clock, "Until | None", "Until | None", bool]
+"""When a block ends, by which clock, the block around it, in a copy the original, and whether it is
+a caller's, not a policy's own. (A plain tuple: one is made for every call, and a named one takes
+six times as long.)"""
 
 current: Final[ContextVar[Until | None]] = ContextVar("datakit_deadline", default=None)
 """The innermost block that holds here."""
@@ -37,7 +38,7 @@ def enter(now: float, seconds: float, clock: Clock) -> Until | None:
             raise over("the call was not started")
         if expires_at <= now + seconds:
             return None
-    block = (now + seconds, clock, outer, None)
+    block = (now + seconds, clock, outer, None, False)
     current.set(block)
     return block
 
@@ -53,15 +54,21 @@ def leave(block: Until) -> None:
 
 
 def _without(block: Until, until: Until) -> Until | None:
-    expires_at, clock, outer, original = until
+    expires_at, clock, outer, original, is_callers = until
     if until is block or original is block:
         return outer
     rest = None if outer is None else _without(block, outer)
-    return until if rest is outer else (expires_at, clock, rest, original or until)
+    return until if rest is outer else (expires_at, clock, rest, original or until, is_callers)
 
 
 def _left(until: Until) -> float:
     return max(0.0, until[0] - until[1].monotonic())
+
+
+def is_callers() -> bool:
+    """Return whether the block that ends next is a caller's `deadline`, not a policy's own."""
+    until = current.get()
+    return until is not None and until[4]
 
 
 def over(what: str) -> DeadlineExceededError:
@@ -96,11 +103,11 @@ class deadline:
         outer = current.get()
         if outer is None:
             clock = self._clock
-            block: Until = (clock.monotonic() + self._seconds, clock, None, None)
+            block: Until = (clock.monotonic() + self._seconds, clock, None, None, True)
         else:
             clock = outer[1]
             expires_at = clock.monotonic() + self._seconds
-            block = (expires_at if expires_at < outer[0] else outer[0], clock, outer, None)
+            block = (expires_at if expires_at < outer[0] else outer[0], clock, outer, None, True)
         if self._token is not None:
             raise RuntimeError("this deadline is in use: make one for each block, deadline(...)")
         self._block = block

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.exc import OperationalError
 
 from datakit import RetryPolicy, deadline, events
+from datakit.errors import DeadlineExceededError
 from datakit.testing import DnsServer, PostgresCluster, PostgresNode
 
 from .conftest import Database
@@ -107,7 +108,7 @@ async def test_the_enclosing_deadline_ends_the_attempts(
 ) -> None:
     database = opened(postgres.url().replace(postgres.address, "127.0.0.99"))
     began = time.monotonic()
-    with deadline(0.5), pytest.raises(OperationalError, match="Connection refused"):
+    with deadline(0.5), pytest.raises(DeadlineExceededError, match="Connection refused"):
         await database.scalar("SELECT 1")
     assert time.monotonic() - began < 5
 
@@ -164,7 +165,7 @@ async def test_the_wait_for_a_free_connection_ends_with_the_deadline(
     holding = asyncio.create_task(database.scalar("SELECT pg_sleep(3)"))
     while not database.checked_out:  # noqa: ASYNC110 - the pool has no event
         await asyncio.sleep(0.01)
-    with deadline(0.3), pytest.raises(TimeoutError, match="QueuePool limit"):
+    with deadline(0.3), pytest.raises(DeadlineExceededError, match="free connection"):
         await database.scalar("SELECT 1")
     assert not holding.done()
     await holding

@@ -160,7 +160,7 @@ async def test_a_name_that_leads_to_dead_addresses_is_asked_again(
     dns_server.set(NAME, "A", [server.address], ttl=300)
     assert await waiting == 1
     hopeless = opened(named(server, "nobody.internal"), servers=["127.0.0.250"])
-    with deadline(0.5), pytest.raises(OperationalError, match="connect"):
+    with deadline(0.5), pytest.raises(DeadlineExceededError, match="connect"):
         await hopeless.scalar("SELECT 1")
 
 

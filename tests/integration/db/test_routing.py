@@ -64,11 +64,8 @@ class Sessions:
 
     def __init__(self, writer: Database, reader: Database, **options: Any) -> None:
         self.is_async = writer.is_async
-        self.factory: Any = routing_sessionmaker(
-            writer=writer.bind,
-            reader=reader.bind,
-            **options,  # type: ignore[call-overload]
-        )
+        binds: dict[str, Any] = {"writer": writer.bind, "reader": reader.bind}
+        self.factory: Any = routing_sessionmaker(**binds, **options)
 
     async def ask(self, statement: Any, *, read_only: bool) -> Any:
         """Return the one value of `statement`, asked in a transaction."""

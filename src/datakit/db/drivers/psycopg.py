@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
 from psycopg import errors, waiting
+from sqlalchemy.dialects.postgresql.base import PGReadOnlyConnectionCharacteristic
 from sqlalchemy.exc import PendingRollbackError
 
 from datakit.auth import Tls
@@ -121,6 +122,9 @@ def install(dialect: "Dialect") -> None:
 
     That happens when the body caught a statement's error and went on. An engine has a dialect
     of its own; SQLAlchemy's commit event would slow down every checkout.
+
+    After a read-only transaction a connection begins as the server has it by default: SQLAlchemy
+    would say READ WRITE, which a standby refuses.
     """
     commit = dialect.do_commit
 
@@ -134,6 +138,14 @@ def install(dialect: "Dialect") -> None:
         commit(connection)
 
     dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]
+    own = {"postgresql_readonly": _ReadOnly()}
+    known = type(dialect).connection_characteristics  # type: ignore[attr-defined]
+    dialect.connection_characteristics = known.union(own)  # type: ignore[attr-defined]
+
+
+class _ReadOnly(PGReadOnlyConnectionCharacteristic):
+    def reset_characteristic(self, dialect: Any, dbapi_conn: "DBAPIConnection") -> None:
+        dialect.set_readonly(dbapi_conn, None)
 
 
 class _Bounded:
