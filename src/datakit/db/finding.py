@@ -1,6 +1,7 @@
 """Which server an engine connects to: by its names, by what its cluster tells, by who answers."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from cachebox import LRUCache
@@ -115,14 +116,12 @@ class Finder:
         self, connect: Callable[[Candidate], T], is_lost: Callable[[BaseException], bool]
     ) -> T:
         named = self._named()
-        if len(named) == 1 and not self._members:
-            return connect(named[0])
-        if named and named[0].ip in self._proven:
+        if named and (self._is_alone(named) or named[0].ip in self._proven):
             try:
-                with deadline(ANSWER_WITHIN):
+                with nullcontext() if self._is_alone(named) else deadline(ANSWER_WITHIN):
                     return connect(named[0])
-            except Exception as exc:
-                if not is_lost(exc) or deadline.remaining() == 0:
+            except Exception as exc:  # it may have told of others
+                if not is_lost(exc) or self._is_alone(named) or deadline.remaining() == 0:
                     raise
         return self._search(self._everyone(named), connect, is_lost)
 
@@ -191,6 +190,9 @@ class Finder:
         if self._target.endpoint.kind == "reader":  # each takes its share
             found.sort(key=lambda each: (each.ip in self._failed, uniform(0.0, 1.0)))
         return found
+
+    def _is_alone(self, named: Sequence[Candidate]) -> bool:
+        return len(named) == 1 and not self._members
 
     def _at(self, host: str, port: int) -> Iterable[Candidate]:
         return (Candidate(host, *found) for found in self._waits.addresses(host, port))
