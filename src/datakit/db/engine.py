@@ -116,7 +116,7 @@ def _install(
 ) -> None:
     if target is None:
         return
-    policy = retry or default_policy(target.endpoint.deadline)
+    policy = retry or default_policy(target.endpoint)
     clock = AwaitedClock() if engine.dialect.is_async else SYSTEM_CLOCK
     connector = Connector(target, waits, policy, clock)
     remember_connector(engine, connector)

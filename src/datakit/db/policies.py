@@ -6,16 +6,21 @@ from weakref import WeakKeyDictionary
 
 from datakit._clock import Clock
 from datakit.db.classification import classify
+from datakit.db.endpoint import Endpoint
 from datakit.resilience import RetryPolicy, Verdict
 from datakit.resilience.rule import UNTIL_DEADLINE
 
 
-def default_policy(deadline: float = 30.0) -> RetryPolicy:
-    """Return a policy with a budget of its own. deadline: seconds in all.
+def default_policy(endpoint: Endpoint | None = None) -> RetryPolicy:
+    """Return a policy with a budget of its own, for `endpoint` or a factory bound to none.
 
-    25 ms doubling to 200 ms: a new writer is found soon, and is not stormed.
+    25 ms doubling to 200 ms: a new writer is found soon, and is not stormed; to 1 s where a proxy
+    finds it.
     """
-    return RetryPolicy(base=0.025, cap=0.2, deadline=deadline)
+    if endpoint is None:
+        return RetryPolicy(base=0.025, cap=0.2)
+    cap = 1.0 if endpoint.pins else 0.2
+    return RetryPolicy(base=0.025, cap=cap, deadline=endpoint.deadline)
 
 
 def for_transactions(policy: RetryPolicy) -> RetryPolicy:
