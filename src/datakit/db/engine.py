@@ -1,13 +1,16 @@
 """SQLAlchemy's own engines, connected through datakit."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import URL, Engine
+from sqlalchemy.util import immutabledict
 
 from datakit._clock import SYSTEM_CLOCK
 from datakit.auth import Tls
-from datakit.db.connect import Connector, check_tls
+from datakit.auth.masked import Masked
+from datakit.db.connect import Connector, check_tls, mask_password
 from datakit.db.description import remember_connector
 from datakit.db.endpoint import Endpoint
 from datakit.db.plan import Auth, plan_for, target_for
@@ -106,6 +109,7 @@ def attach(
     target = target_for(plain.url, plain.dialect, auth, tls, endpoint)
     if target is not None:
         check_tls(target, dict(plain.dialect.create_connect_args(plain.url)[1]))
+        _mask(plain)
     chosen = _awaiting if plain.dialect.is_async else _blocking
     _install(plain, target, chosen(resolver, target), retry)
     return engine
@@ -126,6 +130,22 @@ def _install(
         from datakit.db.pinning_lint import lint_pinning
 
         lint_pinning(engine)
+
+
+def _mask(engine: Engine) -> None:
+    """Have the password of an engine that SQLAlchemy made not shown in its frames.
+
+    They hold it as a variable of the function that connects, with which the URL was read.
+    """
+    if engine.url.password is not None:
+        engine.url = engine.url.set(password=Masked(engine.url.password))
+    creator: Any = engine.pool._creator
+    for cell in getattr(creator, "__closure__", None) or ():
+        keywords = cell.cell_contents
+        if isinstance(keywords, Mapping) and {"password", "passwd"} & keywords.keys():
+            masked = dict(keywords)
+            mask_password(masked)
+            cell.cell_contents = immutabledict(masked)
 
 
 def _blocking(resolver: object, target: Target | None) -> Blocking:
