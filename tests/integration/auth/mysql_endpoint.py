@@ -44,6 +44,7 @@ class MysqlEndpoint:
         self.passwords: list[str] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+        self._peer: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve)
 
     def __enter__(self) -> Self:
@@ -55,6 +56,9 @@ class MysqlEndpoint:
     ) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        if self._peer is not None:  # what it has sent is read still
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._peer, socket.SHUT_RD)  # past TLS
         self._thread.join(10)
         assert not self._thread.is_alive()
 
@@ -65,6 +69,7 @@ class MysqlEndpoint:
             except OSError:
                 return
             sock.settimeout(5)
+            self._peer = sock
             with contextlib.suppress(OSError, EOFError):
                 self._talk(sock)
             sock.close()
@@ -74,7 +79,7 @@ class MysqlEndpoint:
         _send(sock, 0, _greeting(capabilities, self._greeting))
         number, response = self._receive(sock)
         if self._context is not None and _flags(response) & CLIENT.SSL:
-            sock = self._context.wrap_socket(sock, server_side=True)
+            sock = self._peer = self._context.wrap_socket(sock, server_side=True)
             number, response = self._receive(sock)
         try:
             self._log_in(sock, number, response)

@@ -36,6 +36,7 @@ REGION = "eu-west-1"
 RIGHT = f"{CANARY}-right"
 WRONG = f"{CANARY}-wrong"
 FAST = RetryPolicy(attempts=2, deadline=3, base=0.01)
+FASTER = RetryPolicy(attempts=2, deadline=0.3, base=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,8 @@ async def test_a_failure_to_connect_shows_no_secret(
     tls: Tls | str = Tls() if failure == "untrusted" else Tls(ca=server.certificate)
     if failure == "plain":
         tls = "off"
-    database = opened(url, servers=servers, auth=auth, tls=tls, retry=FAST)
+    retry = FASTER if failure == "dead" else FAST  # it is tried until the deadline
+    database = opened(url, servers=servers, auth=auth, tls=tls, retry=retry)
     check_engine(database)
     with pytest.raises(OperationalError) as caught:
         await database.scalar("SELECT 1")
