@@ -1,7 +1,7 @@
 """One harness for both kinds of engine: a body takes a sync Connection, on either."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,8 +17,9 @@ from datakit import (
     run_transaction,
     transaction,
 )
-from datakit.testing import PostgresNode
+from datakit.testing import MariadbServer, PostgresCluster, PostgresNode
 
+Server = PostgresNode | MariadbServer
 Body = Callable[[Connection], Any]
 
 
@@ -108,6 +109,24 @@ async def opened(kind: str) -> AsyncIterator[Callable[..., Database]]:
     yield opener
     for database in databases:
         await database.close()
+
+
+@pytest.fixture(scope="session")
+def plain_servers() -> Iterator[dict[str, Server]]:
+    """One of each family without TLS or a password."""
+    with PostgresCluster(standbys=0, binaries="system") as cluster, MariadbServer() as mariadb:
+        yield {"postgresql": cluster.primary, "mariadb": mariadb}
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest, plain_servers: dict[str, Server]) -> Iterator[Server]:
+    """One without TLS or a password. A test may harm it, and drops the tables that it makes."""
+    server = plain_servers[str(request.param)]
+    yield server
+    if server.alive:
+        server.resume_process()
+    else:
+        server.restart()
 
 
 @pytest.fixture

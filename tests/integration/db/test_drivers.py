@@ -12,15 +12,15 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from datakit import RetryPolicy, Tls, deadline
+from datakit.db.endpoint import Endpoint
 from datakit.errors import DeadlineExceededError
 from datakit.testing import DnsServer, MariadbServer, PostgresCluster, PostgresNode
 
-from .conftest import Database
+from .conftest import Database, Server
 
 NAME = "db.shop.internal"
 PASSWORD = "pass word/with:odd@signs"
 Opened = Callable[..., Database]
-Server = PostgresNode | MariadbServer
 SLEEP = {PostgresNode: "SELECT pg_sleep(30)", MariadbServer: "SELECT SLEEP(30)"}
 WHO = {PostgresNode: "SELECT pg_backend_pid()", MariadbServer: "SELECT CONNECTION_ID()"}
 FAMILIES = ["postgresql", "mariadb"]
@@ -39,17 +39,6 @@ def secure_servers() -> Iterator[dict[str, Server]]:
 @pytest.fixture(params=FAMILIES)
 def secure(request: pytest.FixtureRequest, secure_servers: dict[str, Server]) -> Server:
     return secure_servers[str(request.param)]
-
-
-@pytest.fixture(params=FAMILIES)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """One without TLS or a password, to be harmed at will."""
-    if request.param == "mariadb":
-        with MariadbServer() as mariadb:
-            yield mariadb
-    else:
-        with PostgresCluster(standbys=0, binaries="system") as cluster:
-            yield cluster.primary
 
 
 def named(server: Server, name: str = NAME) -> str:
@@ -196,11 +185,12 @@ async def test_a_stopped_server_holds_nobody_beyond_the_deadline(
 async def test_a_pooled_connection_that_died_while_idle_is_replaced(
     opened: Opened, server: Server
 ) -> None:
-    database = opened(server.url(), pool_size=1)
+    endpoint = Endpoint(kind="generic", probe_after=0.2)
+    database = opened(server.url(), pool_size=1, endpoint=endpoint)
     await database.scalar("SELECT 1")
     server.kill()
     await asyncio.to_thread(server.restart)
-    await asyncio.sleep(5.1)
+    await asyncio.sleep(0.3)
     assert await database.scalar("SELECT 1") == 1
 
 

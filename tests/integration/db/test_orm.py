@@ -1,6 +1,6 @@
 """Code written for SQLAlchemy's own engine runs on ours unchanged."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import ForeignKey, String, event, func, select, text, update
@@ -15,11 +15,9 @@ from sqlalchemy.orm import (
 )
 
 from datakit import create_engine
-from datakit.testing import MariadbServer, PostgresCluster, PostgresNode
+from datakit.testing import MariadbServer, PostgresNode
 
-from .conftest import Database
-
-Server = PostgresNode | MariadbServer
+from .conftest import Database, Server
 
 
 class Base(DeclarativeBase):
@@ -39,16 +37,6 @@ class Order(Base):
     customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"))
     amount: Mapped[int]
     customer: Mapped[Customer] = relationship(back_populates="orders")
-
-
-@pytest.fixture(params=["postgresql", "mariadb"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    if request.param == "mariadb":
-        with MariadbServer() as mariadb:
-            yield mariadb
-    else:
-        with PostgresCluster(standbys=0) as cluster:
-            yield cluster.primary
 
 
 def fill(session: Session) -> None:
@@ -99,6 +87,7 @@ async def test_sessions_streams_savepoints_and_events(
         await database.transact(within)
     assert await database.scalar("SELECT amount FROM orders WHERE id = 1") == 11
     assert any("SAVEPOINT" in statement for statement in seen)
+    await database.transact(lambda conn: Base.metadata.drop_all(conn))
 
 
 def test_a_forked_child_leaves_its_parents_connections_alone(server: Server) -> None:

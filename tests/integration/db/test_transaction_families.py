@@ -1,7 +1,7 @@
 """Transactions on PostgreSQL and MariaDB alike: lost links, demoted servers, ends of deadlines."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import psycopg
@@ -10,42 +10,43 @@ from sqlalchemy import Connection, text
 
 from datakit import deadline
 from datakit.errors import CommitUnknownError, DeadlineExceededError
-from datakit.testing import MariadbServer, PostgresCluster, PostgresNode
+from datakit.testing import MariadbServer
+from datakit.testing._wait import until
 
-from .conftest import Database
+from .conftest import Database, Server
 
-Server = PostgresNode | MariadbServer
 INSERT = text("INSERT INTO ledger VALUES (:id)")
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    if request.param == "mariadb":
-        with MariadbServer() as mariadb:
-            yield mariadb
-    else:
-        with PostgresCluster(standbys=0, binaries="system") as cluster:
-            yield cluster.primary
-
-
 @pytest.fixture
-async def ledger(opened: Callable[..., Database], server: Server) -> Database:
+async def ledger(opened: Callable[..., Database], server: Server) -> AsyncIterator[Database]:
     """A database with an empty table `ledger` (id)."""
     database = opened(server.url(), pool_size=2)
     await database.transact(
         lambda conn: conn.execute(text("CREATE TABLE ledger (id int PRIMARY KEY)"))
     )
-    return database
+    yield database
+    make_read_only(server, "off")
+    await database.transact(lambda conn: conn.execute(text("DROP TABLE ledger")))
 
 
 def make_read_only(server: Server, value: str) -> None:
     if isinstance(server, MariadbServer):
         server.query(f"SET GLOBAL read_only = {value}")
         return
-    url = server.url().replace("+psycopg", "")
+    url = server.url("")
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(b"ALTER SYSTEM SET default_transaction_read_only = " + value.encode())
         conn.execute("SELECT pg_reload_conf()")
+    until(lambda: value_of(url, "default_transaction_read_only") == value, f"read only: {value}")
+
+
+def value_of(url: str, setting: str) -> str:
+    """Return what a new connection has."""
+    with psycopg.connect(url) as conn:
+        row = conn.execute(f"SHOW {setting}".encode()).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 async def count(database: Database) -> int:
