@@ -23,15 +23,10 @@ from datakit.errors import (
 )
 from datakit.testing import DnsServer, FakeClock
 
+from .conftest import ShiftedClock
+
 NAME = "db.shop.internal"
 both = pytest.mark.parametrize("kind", ["sync", "async"])
-
-
-class ShiftedClock(FakeClock):
-    """Real time, plus what the test adds: a query's timeout passes by itself."""
-
-    def monotonic(self) -> float:
-        return super().monotonic() + time.monotonic()
 
 
 class Twin:

@@ -13,6 +13,8 @@ from datakit import AsyncResolver, Resolver, deadline
 from datakit.errors import DeadlineExceededError, DnsError, ResolveTimeoutError
 from datakit.testing import DnsServer
 
+from .conftest import ShiftedClock
+
 NAME = "db.shop.internal"
 OLD, NEW = ("192.0.2.1",), ("192.0.2.2",)
 both = pytest.mark.parametrize("kind", ["sync", "async"])
@@ -21,9 +23,11 @@ both = pytest.mark.parametrize("kind", ["sync", "async"])
 class Twin:
     """A resolver of either kind, driven from async tests, whose one name has a left lookup."""
 
-    def __init__(self, kind: str, server: DnsServer) -> None:
+    def __init__(self, kind: str, server: DnsServer, timeout: float = 2.0) -> None:
         self.server = server
-        self.resolver = (Resolver if kind == "sync" else AsyncResolver)([server.endpoint])
+        self.clock = ShiftedClock()
+        make = Resolver if kind == "sync" else AsyncResolver
+        self.resolver = make([server.endpoint], clock=self.clock, timeout=timeout)
 
     async def ask(self, method: str, *args: object) -> Any:
         found = getattr(self.resolver, method)
@@ -35,7 +39,7 @@ class Twin:
         """Have a query under way that brings the old address so much later."""
         self.server.set(NAME, "A", OLD, ttl=1)
         await self.ask("lookup", NAME)
-        await asyncio.sleep(1.01)
+        self.clock.advance(1.01)
         self.server.set(NAME, "A", OLD, ttl=300)
         self.server.fail("late", seconds=seconds)
         with deadline(0.2):
@@ -60,7 +64,7 @@ async def test_an_answer_that_is_late_does_not_replace_a_newer_one(
         dns_server.set(NAME, "A", NEW, ttl=1)
     assert (await twin.ask("refresh", NAME)).records == NEW
     dns_server.set(NAME, "A", OLD, ttl=300)
-    await asyncio.sleep(1.01)
+    twin.clock.advance(1.01)
     dns_server.fail("servfail")
     for _ in range(3):
         assert (await twin.ask("lookup", NAME)).records == NEW
@@ -103,7 +107,7 @@ async def test_whoever_waits_for_anothers_lookup_has_stale_data_in_time(
     twin = Twin(kind, dns_server)
     dns_server.set(NAME, "A", OLD, ttl=1)
     await twin.ask("lookup", NAME)
-    await asyncio.sleep(1.01)
+    twin.clock.advance(1.01)
     dns_server.fail("silent")
     patient = asyncio.create_task(twin.ask("lookup", NAME))
     await asyncio.sleep(0.1)
@@ -121,7 +125,7 @@ async def test_a_deadline_that_is_over_has_what_is_known(kind: str, dns_server: 
     twin = Twin(kind, dns_server)
     dns_server.set(NAME, "A", OLD, ttl=1)
     await twin.ask("lookup", NAME)
-    await asyncio.sleep(1.01)
+    twin.clock.advance(1.01)
     with deadline(0):
         assert (await twin.ask("lookup", NAME)).source == "stale"
     assert (await twin.ask("lookup", NAME)).source == "network"  # nobody was taken to be asking
@@ -133,17 +137,16 @@ async def test_silent_servers_are_asked_for_each_family_once(
 ) -> None:
     for module in ("datakit.dns.resolver", "datakit.dns.resolver_async"):
         monkeypatch.setattr(f"{module}.has_ipv6", lambda: True)
+    for module in ("resolver", "resolver_async", "resolver_base"):
+        monkeypatch.setattr(f"datakit.dns.{module}.CLIENT_RESPONSE", 0.3)
     dns_server.set(NAME, "A", OLD, ttl=1)
     dns_server.set(NAME, "AAAA", ["2001:db8::1"], ttl=1)
-    resolver = (Resolver if kind == "sync" else AsyncResolver)([dns_server.endpoint], timeout=5)
-    twin = Twin(kind, dns_server)
-    twin.resolver = resolver
+    twin = Twin(kind, dns_server, timeout=5.0)
     await twin.ask("addresses", NAME, 1)
-    await asyncio.sleep(1.01)
+    twin.clock.advance(1.01)
     dns_server.fail("silent")
     dns_server.clear_queries()
-    end = time.monotonic() + 4
-    while time.monotonic() < end:
+    for _ in range(10):
         assert len(await twin.ask("addresses", NAME, 1)) == 2
         await asyncio.sleep(0.1)
     asked = [dns_server.queries_for(NAME, rdtype) for rdtype in ("A", "AAAA")]
@@ -161,7 +164,7 @@ async def test_a_name_of_one_family_alone_waits_no_longer_than_stale_data_does(
     dns_server.set_negative_ttl(1)
     twin = Twin(kind, dns_server)
     await twin.ask("addresses", NAME, 1)
-    await asyncio.sleep(1.01)
+    twin.clock.advance(1.01)
     dns_server.fail("silent")
     async with asyncio.timeout(3):  # the lookup of A alone would take 4 s
         for _ in range(5):
@@ -200,9 +203,10 @@ def test_a_flood_of_what_is_no_answer_ends_with_the_timeout() -> None:
 
 def test_flush_while_a_stale_answer_was_counted_on(dns_server: DnsServer) -> None:
     dns_server.set(NAME, "A", OLD, ttl=1)
-    resolver = Resolver([dns_server.endpoint])
+    clock = ShiftedClock()
+    resolver = Resolver([dns_server.endpoint], clock=clock)
     resolver.lookup(NAME)
-    time.sleep(1.01)
+    clock.advance(1.01)
     dns_server.fail("silent")
     flushing = threading.Timer(0.05, resolver.flush)
     flushing.start()
