@@ -4,7 +4,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 WORKERS ?= 3
 SOURCES := src tests benchmarks docs README.md
 
-.PHONY: help demo test check bench servers clean
+.PHONY: help demo test check check-types check-pyright check-rest bench servers clean
 
 help:
 	@echo "make demo    a failover with and without datakit, in 30 seconds (ARGS='--report demo.html')"
@@ -19,10 +19,17 @@ test: .venv/.dev servers
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/.dev
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-types check-pyright check-rest
+
+check-types:
+	$(BIN)/mypy
+
+check-pyright:
+	$(BIN)/pyright
+
+check-rest:
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/mypy
-	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/mkdocs build --strict --quiet
 
