@@ -63,4 +63,9 @@ async def test_a_crowd_does_not_storm_a_server_that_is_away(
     assert any(isinstance(event, events.GateClosed) for event in seen)
     # Each calls once before it is known; then 2 s of probes 100 ms apart on average.
     assert CALLERS / 4 < refusing.count < CALLERS + 60
-    assert all("closed" in str(r) or "connection failed" in str(r) for r in results)
+    said = (
+        "closed",
+        "connection failed",
+        "timeout expired",
+    )  # the last where the deadline ends one
+    assert all(any(words in str(r) for words in said) for r in results)

@@ -101,7 +101,7 @@ async def test_more_records_than_any_name_needs_are_refused(
     many = [f"10.{n // 250}.{n % 250}.1" for n in range(1100)]
     dns_server.set(NAME, "A", many)
     with pytest.raises(ServerFailureError, match="1100 records"):
-        await Twin(kind, [dns_server.endpoint]).lookup()
+        await Twin(kind, [dns_server.endpoint], timeout=10.0, deadline=20.0).lookup()
 
 
 @both
