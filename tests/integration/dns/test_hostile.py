@@ -418,7 +418,7 @@ def test_with_all_servers_dead_stale_answers_come_quickly_and_one_probe_is_in_fl
         slowest = max(pool.map(caller, [60 * 200 // 4] * 4))
         asked = server.queries_for(NAME)
     assert wrong == []
-    assert slowest < 2.0
+    assert slowest < 4.0  # a probe of 1.8 s, not the deadline of 5 s
     assert asked <= 1 + 66 // 30  # one for each 30 s, the probes' own time included
 
 

@@ -69,7 +69,7 @@ async def test_every_type_is_read_as_unbound_reads_it(
 async def test_a_chain_and_its_lowest_ttl(kind: str, nameservers: Nameservers, server: str) -> None:
     answer = await lookup(kind, [nameservers.at(server)], "alias.example.shop", "A")
     assert answer.chain == ("www.example.shop",)
-    assert 25 < answer.ttl <= 30
+    assert 0 < answer.ttl <= 30  # the cache may have had it for a while
 
 
 @both
