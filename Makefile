@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-WORKERS ?= 3
+WORKERS ?= 3  # most tests wait more than they compute
 SOURCES := src tests benchmarks docs README.md
 
 .PHONY: help demo test check check-types check-pyright check-rest bench servers clean

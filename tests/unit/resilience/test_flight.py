@@ -14,6 +14,7 @@ from datakit.errors import DeadlineExceededError
 from datakit.resilience import deadline
 from datakit.resilience.flight import SingleFlight
 from datakit.resilience.flight_async import AsyncSingleFlight
+from datakit.testing._wait import until
 
 
 class Work:
@@ -40,6 +41,7 @@ def test_a_crowd_of_threads_shares_one_run() -> None:
     with ThreadPoolExecutor(20) as pool:
         calls = [pool.submit(flights.run, "k", work) for _ in range(20)]
         assert work.started.wait(10)
+        until(lambda: all(call.running() for call in calls), "start of all")
         time.sleep(0.1)
         work.gate.set()
         assert {call.result() for call in calls} == {1}
@@ -51,6 +53,7 @@ def test_the_crowd_gets_the_error() -> None:
     with ThreadPoolExecutor(5) as pool:
         calls = [pool.submit(flights.run, "k", work) for _ in range(5)]
         assert work.started.wait(10)
+        until(lambda: all(call.running() for call in calls), "start of all")
         time.sleep(0.1)
         work.gate.set()
         for call in calls:
@@ -101,6 +104,7 @@ def test_a_deadline_of_the_works_own_is_an_error_like_any_other() -> None:
     with ThreadPoolExecutor(5) as pool:
         calls = [pool.submit(flights.run, "k", work) for _ in range(5)]
         assert work.started.wait(10)
+        until(lambda: all(call.running() for call in calls), "start of all")
         time.sleep(0.1)
         work.gate.set()
         for call in calls:
