@@ -1,7 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-WORKERS ?= 3  # most tests wait more than they compute
+# Processes of make test, more than processors: most tests wait more than they compute.
+WORKERS ?= 3
 SOURCES := src tests benchmarks docs README.md
 
 .PHONY: help demo test check check-types check-pyright check-rest bench servers clean
