@@ -26,8 +26,8 @@ ANSWER_WITHIN: Final = 1.0
 ANSWER_BESIDE: Final = 0.1
 """Seconds that it has once another one of its cluster has answered."""
 
-PASSED_OVER: Final = 1.0
-"""Seconds for which a server is not waited for that did not answer."""
+PASSED_OVER: Final = 3
+"""How many times as long a server is not waited for that did not answer in its time."""
 
 LEARN_EVERY: Final = 30.0
 """Seconds after which a new connection asks for the topology. Source: the refresh rate of the AWS
@@ -256,8 +256,9 @@ class Finder:
 
         may_ask = self._target.endpoint.silence is not None
         greeting = self._target.driver.GREETING if may_ask else None
+        time = ANSWER_WITHIN if failure is None else ANSWER_BESIDE
         try:
-            with deadline(ANSWER_WITHIN if failure is None else ANSWER_BESIDE):
+            with deadline(time):
                 place = self._waits.first_to_answer(
                     self._target.host,
                     list(by_place),
@@ -267,6 +268,6 @@ class Finder:
                 return by_place[place]
         except (OSError, DeadlineExceededError) as exc:
             if isinstance(exc, DeadlineExceededError):
-                until = self._clock.monotonic() + PASSED_OVER
+                until = self._clock.monotonic() + PASSED_OVER * time
                 self._passed_over.update(dict.fromkeys(candidates, until))
             raise failure or self._target.driver.unreachable(str(exc)) from exc

@@ -15,11 +15,11 @@ def default_policy(endpoint: Endpoint | None = None) -> RetryPolicy:
     """Return a policy with a budget of its own, for `endpoint` or a factory bound to none.
 
     25 ms doubling to 200 ms: a new writer is found soon, and is not stormed; to 1 s where a proxy
-    finds it.
+    finds it, to 100 ms where there are others that cost little to ask.
     """
     if endpoint is None:
         return RetryPolicy(base=0.025, cap=0.2)
-    cap = 1.0 if endpoint.pins else 0.2
+    cap = 1.0 if endpoint.pins else 0.1 if endpoint.writes else 0.2
     return RetryPolicy(base=0.025, cap=cap, deadline=endpoint.deadline)
 
 
@@ -36,9 +36,14 @@ def for_transactions(policy: RetryPolicy) -> RetryPolicy:
 def for_connecting(
     policy: RetryPolicy, host: str, verdict: Callable[[BaseException], Verdict], clock: Clock
 ) -> RetryPolicy:
-    """Return `policy` for connecting to `host`; `verdict` judges what it does not itself."""
+    """Return `policy` for connecting to `host`; `verdict` judges what it does not itself.
+
+    A server that is away is waited for at the gate, which spaces out all callers: no backoff
+    beside that.
+    """
     return replace(
         policy,
+        base=0.0,
         rules={**UNTIL_DEADLINE, **policy.rules},
         classify=policy.classify or verdict,
         name=f"connect to {host}",

@@ -21,6 +21,7 @@ class LookingPool(QueuePool):
         DisconnectionError when it must be replaced.
     """
 
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"
     look: Callable[[ConnectionPoolEntry, Peer], object] | None = None
     _pool_timeout: float
 

@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 
 from datakit.db.drivers import psycopg as driver
 from datakit.db.endpoint import PROFILES, Endpoint
-from datakit.db.finding import PASSED_OVER, Candidate, Finder
+from datakit.db.finding import ANSWER_BESIDE, PASSED_OVER, Candidate, Finder
 from datakit.db.plan import hosts_of
 from datakit.db.target import Target
 from datakit.db.topology import Member
@@ -138,7 +138,7 @@ def test_who_was_silent_is_not_waited_for_again_at_once() -> None:
         with pytest.raises(Lost):
             found.find(connect, is_lost)
     assert sum("10.0.0.1" in asked for asked in net.asked) == 2  # the first round's two
-    clock.advance(PASSED_OVER)
+    clock.advance(PASSED_OVER * ANSWER_BESIDE)
     with pytest.raises(Lost):
         found.find(connect, is_lost)
     assert "10.0.0.1" in [ip for asked in net.asked[-2:] for ip in asked]
