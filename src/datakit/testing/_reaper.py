@@ -95,6 +95,7 @@ def kill(directory: str, roots: Mapping[int, int]) -> None:
     while found := members(directory, roots):
         if time.monotonic() > give_up:
             raise TimeoutError(f"still alive after SIGKILL: {found}")
+        send(found, signal.SIGSTOP)  # so that none makes another file behind our back
         killed.update(p.pid for p in found)
         shared.update(path for p in found for path in _shared_files(p.pid))
         send(found, signal.SIGKILL)
@@ -103,12 +104,16 @@ def kill(directory: str, roots: Mapping[int, int]) -> None:
 
 
 def _shared_files(pid: int) -> Iterable[Path]:
-    """Return the POSIX shared memory of PostgreSQL that `pid` maps. Source: proc_pid_maps(5)."""
-    try:
-        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
+    """Return the POSIX shared memory of PostgreSQL that `pid` maps, or has made and not mapped yet.
+
+    Source: proc_pid_maps(5), proc_pid_fd(5).
+    """
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        names += Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    with contextlib.suppress(OSError):
+        names += [f" {os.readlink(entry)}" for entry in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: PTH115
+    for line in names:
         _, found, name = line.partition(" /dev/shm/PostgreSQL.")
         if found and name.isdecimal():
             yield Path(f"/dev/shm/PostgreSQL.{name}")  # noqa: S108 - named by the kernel
