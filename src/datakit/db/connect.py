@@ -140,7 +140,7 @@ class Connector:
             params = self._parameters(cparams, candidate)
             connection = self._logged_in(dialect, params, candidate, seconds)
             if self.target.endpoint.writes:
-                self._check_role(dialect, connection, candidate)
+                self._check_role(dialect, connection, candidate, seconds)
         except dialect.loaded_dbapi.Error as exc:
             self._last_failure = str(exc)
             if self._is_lost(exc):
@@ -151,21 +151,28 @@ class Connector:
         return connection
 
     def _check_role(
-        self, dialect: Dialect, connection: DBAPIConnection, candidate: Candidate
+        self,
+        dialect: Dialect,
+        connection: DBAPIConnection,
+        candidate: Candidate,
+        seconds: float,
     ) -> None:
         """Let no connection be used for writing that leads to a server which takes no writes.
 
         Either kind of server tells of its cluster.
         """
+        unreachable = self.target.driver.unreachable
+        server = f"{candidate.host} ({candidate.ip})"
         try:
-            writes = self.target.driver.takes_writes(connection)
-            self.finder.learn(dialect, connection, anew=not writes)
+            with deadline(seconds):
+                writes = self.target.driver.takes_writes(connection)
+                self.finder.learn(dialect, connection, anew=not writes)
             if not writes:
-                raise self.target.driver.unreachable(
-                    f"{candidate.host} ({candidate.ip}) takes no writes now"
-                )
-        except BaseException:
+                raise unreachable(f"{server} takes no writes now")
+        except BaseException as exc:
             dialect.do_terminate(connection)
+            if isinstance(exc, DeadlineExceededError):
+                raise unreachable(f"{server} did not say in time if it takes writes") from exc
             raise
 
     def _logged_in(

@@ -121,7 +121,10 @@ class Finder:
                 with nullcontext() if self._is_alone(named) else deadline(ANSWER_WITHIN):
                     return connect(named[0])
             except Exception as exc:  # it may have told of others
-                if not is_lost(exc) or self._is_alone(named) or deadline.remaining() == 0:
+                is_late = isinstance(exc, DeadlineExceededError)  # with a password, for one
+                if not (is_lost(exc) or is_late) or deadline.remaining() == 0:
+                    raise
+                if self._is_alone(named):
                     raise
         return self._search(self._everyone(named), connect, is_lost)
 
