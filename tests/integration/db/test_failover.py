@@ -56,6 +56,10 @@ def several_hosts(cluster: Cluster, *, follower_first: bool = False) -> str:
     return cluster.url().replace(f"{node.address}:{node.port}", "") + f"?{hosts}"
 
 
+async def promoted(cluster: Cluster) -> PostgresNode | MariadbNode:
+    return await asyncio.to_thread(lambda: cluster.promote())
+
+
 def create(conn: Connection) -> None:
     conn.execute(text("CREATE TABLE orders (id int PRIMARY KEY)"))
 
@@ -81,7 +85,7 @@ async def test_after_a_failover_the_other_host_is_the_writer(
     old: PostgresNode | MariadbNode = pair.primary
     old.kill()
     writing = asyncio.create_task(database.transact(insert(1)))
-    new: PostgresNode | MariadbNode = await asyncio.to_thread(pair.promote)
+    new = await promoted(pair)
     await writing
     assert await database.scalar("SELECT count(*) FROM orders") == 1
     assert [record.address for record in of(seen, events.FailoverStarted)] == [old.address]
@@ -98,7 +102,7 @@ async def test_a_demoted_primary_that_still_answers_is_not_handed_out(
     await database.transact(create)
     old = pair.primary
     old.set_read_only()
-    await asyncio.to_thread(pair.promote)
+    await promoted(pair)
     for number in range(5):
         await database.transact(insert(number))
     where = "SELECT pg_is_in_recovery()::int + current_setting('transaction_read_only')::bool::int"
@@ -124,7 +128,7 @@ async def test_a_stopped_primary_is_left_inside_a_statement(opened: Opened, pair
 
     writing = asyncio.create_task(database.transact(body))
     await stopped.wait()
-    await asyncio.to_thread(pair.promote)
+    await promoted(pair)
     await writing
     assert len(runs) == 2
     assert await database.scalar("SELECT count(*) FROM orders WHERE id = 2") == 1

@@ -138,7 +138,8 @@ class _Connection(Connection):  # type: ignore[misc]
         if current.get() is not None and is_over():  # what has come would be read without a wait
             self.close()
             raise out_of_time()
-        if len(self._reader._buffer) >= num_bytes:
+        reader: Any = self._reader
+        if len(reader._buffer) >= num_bytes:
             return await super()._read_bytes(num_bytes)  # type: ignore[no-any-return]
         for step, is_last in self._watch.steps(None):
             limit = asyncio.timeout(step)
