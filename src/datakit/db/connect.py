@@ -7,13 +7,14 @@ SQLAlchemy's greenlet.
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from datakit._clock import Clock
+from datakit._clock import MAX_WAIT, Clock
 from datakit.auth import Login, PasswordAuth, Tls
 from datakit.auth.masked import Masked, without_frames
 from datakit.db import finding
@@ -54,14 +55,7 @@ class Connector:
         self._policy = for_connecting(policy, target.host, self._verdict, clock)
         self._waits = waits
         self._clock = clock
-        self._gate = Gate(
-            base=policy.base,
-            cap=policy.cap,
-            max_wait=self._policy.deadline,
-            probe_time=target.endpoint.connect_timeout + 1.0,
-            down=self._is_lost,
-            name=target.host,
-        )
+        self._gate = _gate_of(target, policy)
         self._keywords = target.driver.keywords(target.endpoint)
         self._tls: dict[str, Any] | None = None
         self.finder = Finder(target, waits, clock)
@@ -232,6 +226,29 @@ class Connector:
         if isinstance(exc, NameNotFoundError) and not self.finder.was_connected:
             return Verdict.FATAL  # a misspelt host: say so at once
         return connect_verdict(exc)
+
+
+_gates: WeakValueDictionary[object, Gate] = WeakValueDictionary()
+
+
+def _gate_of(target: Target, policy: RetryPolicy) -> Gate:
+    """Return the gate of an endpoint, one for all engines of the process that want the same of it.
+
+    How long an engine's callers wait there is for its `policy` to say.
+    """
+    endpoint = target.endpoint
+    key = (target.hosts, endpoint.kind, endpoint.writes, policy.base, policy.cap)
+    gate = _gates.get(key)
+    if gate is None:
+        gate = _gates[key] = Gate(
+            base=policy.base,
+            cap=policy.cap,
+            max_wait=MAX_WAIT,
+            probe_time=endpoint.connect_timeout + 1.0,
+            down=lambda exc: connect_verdict(exc) in LINK_LOST,
+            name=target.host,
+        )
+    return gate
 
 
 def mask_password(keywords: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from datakit import RetryPolicy, events
+from datakit.db import connect
 from datakit.testing import PostgresNode
 
 from .conftest import Database
@@ -45,6 +46,26 @@ def refusing() -> Iterator[Refusing]:
     server = Refusing()
     yield server
     server.close()
+
+
+async def test_two_engines_of_one_endpoint_share_the_prober(
+    opened: Callable[..., Database], refusing: Refusing, postgres: PostgresNode
+) -> None:
+    """As the sync and the asyncio engine of one application do."""
+    url = postgres.url().replace(f":{postgres.port}/", f":{refusing.port}/")
+    url = url.replace(postgres.address, "127.0.0.1")
+    policy = RetryPolicy(base=1.0, cap=1.0, deadline=2.0)
+    first, second = opened(url, retry=policy), opened(url, retry=policy)
+    calls = [asyncio.create_task(first.scalar("SELECT 1"))]
+    key = next(key for key in connect._gates if str(refusing.port) in repr(key))
+    gate = connect._gates[key]
+    while not gate.closed:  # noqa: ASYNC110 - a gate has no event
+        await asyncio.sleep(0.01)
+    calls.append(asyncio.create_task(second.scalar("SELECT 1")))
+    while not gate.waiting:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(str(refusing.port) in repr(key) for key in connect._gates) == 1
 
 
 async def test_a_crowd_does_not_storm_a_server_that_is_away(
