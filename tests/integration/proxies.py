@@ -8,7 +8,7 @@ from shutil import which
 from types import TracebackType
 from typing import Self
 
-from datakit.testing import MariadbServer, PostgresNode
+from datakit.testing import MariadbNode, PostgresNode
 from datakit.testing._certificate import Certificate, Tls, make_certificate
 from datakit.testing._ports import PortTakenError, launch_on_free_port
 from datakit.testing._run_directory import RunDirectory, ServerProcess
@@ -162,9 +162,9 @@ class HAProxy(_Proxy):
 
     program = "haproxy"
 
-    def __init__(self, upstreams: Sequence[MariadbServer] | Sequence[PostgresNode]) -> None:
+    def __init__(self, upstreams: Sequence[MariadbNode | PostgresNode]) -> None:
         super().__init__()
-        self._upstreams: tuple[MariadbServer | PostgresNode, ...] = tuple(upstreams)
+        self._upstreams: tuple[MariadbNode | PostgresNode, ...] = tuple(upstreams)
 
     def states(self) -> list[str]:
         """Return what it holds each server for, in the order of `upstreams`: "UP" or "DOWN"."""
