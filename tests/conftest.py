@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from datakit.testing import DnsServer, PostgresCluster, PostgresNode, RedisServer, _ports
+from datakit.testing import (
+    DnsServer,
+    MemcachedServer,
+    PostgresCluster,
+    PostgresNode,
+    RedisServer,
+    _ports,
+)
 
 MEMORY = "/dev/shm"
 ROOM = 2 * 2**30
@@ -46,6 +53,13 @@ def _take_ports_of_our_own() -> None:
 def redis_server() -> Iterator[RedisServer]:
     """A Redis for the whole run; tests leave it alive and take keys of their own."""
     with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def memcached_server() -> Iterator[MemcachedServer]:
+    """A memcached for the whole run; tests leave it alive and take keys of their own."""
+    with MemcachedServer() as server:
         yield server
 
 

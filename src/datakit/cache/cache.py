@@ -1,23 +1,33 @@
-"""The cache of threads, and the doors to its async twin and to the decorator."""
+"""The cache of threads, and the doors to its async twin and to the decorators."""
 
 import re
-from collections.abc import Callable, Collection
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from types import EllipsisType
+from typing import Any, Final, Literal, ParamSpec, TypeVar
 
-from datakit._clock import SYSTEM_CLOCK, Clock
+from datakit._clock import SYSTEM_CLOCK, WaitingClock
 from datakit.auth.password import PasswordAuth
+from datakit.cache.backends.base import RefusedError
 from datakit.cache.backends.opening import Backends
 from datakit.cache.backends.url import parse_url, with_auth
 from datakit.cache.cache_async import AsyncCache
-from datakit.cache.codec import PLAIN, Codec, codec_of
-from datakit.cache.core import MISS, UNASKED, Core
-from datakit.cache.decorator import Decorator
+from datakit.cache.codec import CodecName, SignedPickle, codec_of, plain_codec
+from datakit.cache.core import Core
+from datakit.cache.decorator import Decorator, ManyDecorator
+from datakit.cache.envelope import Bare, Envelope, SealedEnvelope
+from datakit.cache.explain import Explanation, explained, plan_of
 from datakit.cache.fetch import Fetcher
 from datakit.cache.fetch_async import AsyncFetcher
-from datakit.cache.plan import Fetchers
-from datakit.cache.ttl import Ttl, TtlOf, lifetime
+from datakit.cache.plan import Fetchers, Options
+from datakit.cache.policy import Policy, Wishes
+from datakit.cache.seal import Seal
+from datakit.cache.stats import CacheStats
+from datakit.cache.ttl import NEVER, Ttl, TtlOf, lifetime
 from datakit.errors import ConfigError
+from datakit.resilience.breaker import CircuitBreaker, counts_against
+from datakit.resilience.bulkhead import Bulkhead
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9._-]*")
@@ -29,19 +39,28 @@ class Cache:
     Making one opens nothing: no connection, no thread. It may be shared by threads, by the tasks
     of any number of event loops (through `aio`) and by a forked child.
 
-    url: `memory://`, `redis://user:password@host:port/db` or `rediss://...` (verified TLS;
-        `?ssl_ca_certs=` names certificates to trust beside the system's).
+    url: `memory://`, `redis://user:password@host:port/db`, `rediss://...` (verified TLS;
+        `?ssl_ca_certs=` names certificates to trust beside the system's) or
+        `memcached://host:port`.
     namespace: letters, digits, `.`, `_`, `-`; put before every key.
+    codec: "msgpack", "json" or `SignedPickle(key)`. envelope: False stores the value alone, as
+        other programs do; nothing is then known of its age and type.
+    encrypt: AES keys by their ids; the first one encrypts, all decrypt. compress_over: bytes
+        from which on values are compressed, None for never. memory:// does neither.
     auth: `ElastiCacheIam(...)`, `SecretAuth(...)` or a function that returns the password, asked
         with each connection; None for the URL's.
     timeout: seconds of one operation; a nearer `deadline` shortens it. connect_timeout: seconds
         to connect. (0.25 and 1.0: ElastiCache's guidance to fail fast and load.)
-    max_loads: loads that run at once while the cache cannot be asked. (25: resilience4j's
-        bulkhead.)
-    max_items: entries that memory:// keeps.
+    breaker: None for one that opens for 1 s, doubling to 4 s, so that hits are back within 5 s.
+    max_loads: loads that run at once while the cache cannot be asked, and for 30 s after. (25:
+        resilience4j's bulkhead.)
+    max_items, max_bytes: what memory:// keeps; the latter instead of the former when given.
+    refresh_threads: threads that load values behind the backs of threads; 0: callers do it.
+    on_invalidate_error: "raise" `CacheUnavailableError`, or "queue": try again until it succeeds.
 
     Raises:
-        ConfigError: the URL or a figure is of no use; no message holds a password.
+        ConfigError: an option is of no use or not available yet; no message holds a password.
+        MissingExtraError: `encrypt=` needs a package that is not installed.
     """
 
     def __init__(
@@ -49,23 +68,53 @@ class Cache:
         url: str = "memory://",
         *,
         namespace: str = "",
+        l1: object = None,
+        codec: CodecName = "msgpack",
+        envelope: bool = True,
+        encrypt: Mapping[str, bytes] | None = None,
+        compress_over: int | None = 16_384,
         auth: PasswordAuth | Callable[[], Any] | None = None,
+        resolver: object = None,
         timeout: float = 0.25,
         connect_timeout: float = 1.0,
+        breaker: CircuitBreaker | None = None,
         max_loads: int = 25,
         max_items: int = 10_000,
-        clock: Clock = SYSTEM_CLOCK,
+        max_bytes: int | None = None,
+        refresh_threads: int = 0,
+        on_invalidate_error: Literal["raise", "queue"] = "raise",
+        clock: WaitingClock = SYSTEM_CLOCK,
     ) -> None:
-        _check(namespace, timeout, connect_timeout, max_loads, max_items)
+        _refuse_planned(l1=l1, resolver=resolver)
+        _check(namespace, timeout, connect_timeout, on_invalidate_error)
+        counts = {"max_loads": max_loads, "max_items": max_items, "max_bytes": max_bytes or 1}
+        _check_counts(counts, refresh_threads)
         self._target = with_auth(parse_url(url), auth)
-        self._core = Core(namespace=namespace, max_loads=max_loads, clock=clock)
-        backends = Backends(
-            self._target, timeout=timeout, connect_timeout=connect_timeout, max_items=max_items
+        self._codec = codec
+        self._plain = Policy(plain_codec(codec), NEVER)
+        is_memory = self._target.scheme == "memory"
+        form = _envelope(codec, envelope=envelope, encrypt=encrypt, compress_over=compress_over)
+        self._core = Core(
+            namespace=namespace,
+            envelope=None if is_memory else form,
+            bulkhead=Bulkhead(max_loads, clock=clock),
+            queues=on_invalidate_error == "queue",
+            clock=clock,
         )
-        self._fetcher = Fetcher(self._core, backends)
-        self.fetchers = Fetchers(self._core, self._fetcher, AsyncFetcher(self._core, backends))
+        backends = Backends(
+            self._target,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            limit=max_bytes or max_items,
+            by_bytes=max_bytes is not None,
+            clock=clock,
+        )
+        guard = None if is_memory else breaker or _breaker(str(self._target), clock)
+        self._fetcher = Fetcher(self._core, backends, guard, refresh_threads)
+        tasks = AsyncFetcher(self._core, backends, guard)
+        self.fetchers = Fetchers(self._core, codec, self._fetcher, tasks)
         """What decorated functions work with; not for users."""
-        self.aio = AsyncCache(self._core, self.fetchers.for_tasks)
+        self.aio = AsyncCache(self.fetchers, self._plain)
         """The same cache for tasks: the same names, awaitable."""
 
     def __repr__(self) -> str:
@@ -77,8 +126,7 @@ class Cache:
         It is what msgpack holds: dicts, lists, text, numbers, bytes. `get_or_load` and `cached`
         decode to types.
         """
-        found = self._fetcher.read(self._core.key(key), PLAIN)
-        return None if found is MISS or found is UNASKED else found
+        return self._fetcher.read(self._core.key(key), self._plain).value
 
     def set(self, key: str, value: object, ttl: Ttl) -> None:
         """Store `value` for `ttl`, or up to a tenth less. 0 or less removes what is there.
@@ -88,7 +136,8 @@ class Cache:
             CacheUnavailableError: the server did not take it; see `delete`.
             ConfigError: `ttl` is none of its forms.
         """
-        self._fetcher.store(self._core.key(key), PLAIN, lifetime(ttl), value)
+        policy = Policy(self._plain.codec, lifetime(ttl))
+        self._fetcher.store("set", {self._core.key(key): value}, policy)
 
     def delete(self, key: str) -> None:
         """Remove what is stored under `key`; a load of it under way will not be stored.
@@ -97,7 +146,7 @@ class Cache:
             CacheUnavailableError: the server did not take it. This process serves the key from
                 the cache no more until an invalidation of it gets through.
         """
-        self._fetcher.remove(self._core.key(key))
+        self._fetcher.remove("delete", (self._core.key(key),), NEVER)
 
     def get_or_load(self, key: str, loader: Callable[[], T], ttl: TtlOf) -> T:
         """Return the value under `key`, else what `loader()` returns, stored for `ttl`.
@@ -109,31 +158,108 @@ class Cache:
             OverloadError: the cache cannot be asked and `max_loads` loads run already.
             ConfigError: `ttl` is none of its forms, or the annotation cannot be stored.
         """
-        codec: Codec[T] = codec_of(loader)
-        return self._fetcher.fetch(self._core.key(key), codec, lifetime(ttl), loader)
+        policy: Policy[T] = Policy(codec_of(loader, self._codec), lifetime(ttl))
+        return self._fetcher.fetch(self._core.key(key), policy, loader)
 
     def cached(
         self,
         *,
         ttl: TtlOf,
+        none_ttl: Ttl | EllipsisType = ...,
+        cache_if: Callable[[Any], bool] | None = None,
         key: str | None = None,
         ignore: Collection[str] = (),
         version: str | int | None = None,
+        refresh_ahead: float | None = None,
+        stale_while_revalidate: Ttl = 0,
+        stale_if_error: Ttl = 0,
+        load_timeout: float | None = None,
+        soft_load_timeout: float | None = None,
+        tags: Collection[str] = (),
     ) -> Decorator:
         """Return a decorator that keeps a function's results here. For `def` and `async def`.
 
         ttl: seconds, `timedelta`, "90s" "5m" "1h" "1d", a function of the result, or None: never
             expires. 0 or less: not stored. Jitter takes up to a tenth off.
+        none_ttl: for None as a result; `...` for the same. cache_if: whether a result is stored.
         key: a template such as "product:{product_id}", for keys that others know too. Else the
             key is the function's name, `version` and all arguments.
         ignore: names of parameters that do not change the result.
         version: part of the key; change it when the function's results change their meaning.
+        refresh_ahead: the share of the TTL after which one caller loads the next value while the
+            others are served. stale_while_revalidate: the same, for so long past the TTL.
+            asyncio does it in a task; threads in the caller, or in `Cache(refresh_threads=...)`.
+        stale_if_error: for how long past the TTL a value is served when the load fails.
+        load_timeout: seconds of one load; a `def` is only told, through `deadline`.
+        soft_load_timeout: seconds after which a value past its TTL is served, and the load goes on.
 
         Raises:
             ConfigError: an option is of no use; raised where the function is decorated.
             CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
         """
-        return Decorator(lambda: self.fetchers, ttl=ttl, key=key, ignore=ignore, version=version)
+        refuse_tags(tags)
+        wishes = Wishes(
+            ttl,
+            none_ttl,
+            cache_if,
+            refresh_ahead,
+            stale_while_revalidate,
+            stale_if_error,
+            load_timeout,
+            soft_load_timeout,
+        )
+        return Decorator(Options(lambda: self.fetchers, wishes, key, ignore, version))
+
+    def cached_many(
+        self,
+        *,
+        ttl: TtlOf,
+        by: str,
+        none_ttl: Ttl | EllipsisType = ...,
+        cache_if: Callable[[Any], bool] | None = None,
+        key: str | None = None,
+        ignore: Collection[str] = (),
+        version: str | int | None = None,
+        stale_if_error: Ttl = 0,
+        load_timeout: float | None = None,
+    ) -> ManyDecorator:
+        """Return a decorator for a function of many ids that returns a dict of values by id.
+
+        Values are kept one by one: a call reads all in one round trip, runs the function once for
+        those that are missing, and stores what it returned in one round trip.
+
+        by: the name of the parameter with the ids, the first one (after `self`). In `key`, it
+            stands for one id. The other options are those of `cached`.
+
+        Raises:
+            ConfigError: an option is of no use; raised where the function is decorated.
+            CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
+        """
+        wishes = Wishes(
+            ttl,
+            none_ttl,
+            cache_if,
+            stale_if_error=stale_if_error,
+            load_timeout=load_timeout,
+        )
+        return ManyDecorator(Options(lambda: self.fetchers, wishes, key, ignore, version), by)
+
+    def explain(self, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """Return what the call `fn(*args, **kwargs)` would find, without running or storing.
+
+        fn: decorated with `cached` of this cache, `def` or `async def`.
+
+        Raises:
+            ConfigError: `fn` is not.
+            CacheKeyError: an argument has no stable key.
+        """
+        plan = plan_of(fn)
+        key = plan.build(args, kwargs)
+        return explained(self._core, key, self._fetcher.ask("get", key), plan.policy)
+
+    def stats(self) -> CacheStats:
+        """Return what the cache did so far in this process, from threads and from tasks."""
+        return self._core.stats.copy(in_doubt=len(self._core.suspects))
 
     def close(self) -> None:
         """Close the connections of threads (memory:// forgets everything); the next use opens
@@ -141,14 +267,62 @@ class Cache:
         self._fetcher.close()
 
 
-def _check(
-    namespace: str, timeout: float, connect_timeout: float, max_loads: int, max_items: int
-) -> None:
+def _breaker(name: str, clock: WaitingClock) -> CircuitBreaker:
+    return CircuitBreaker(
+        open_time=1.0,
+        max_open_time=4.0,
+        counts=lambda exc: counts_against(exc) and not isinstance(exc, RefusedError),
+        name=name,
+        clock=clock,
+    )
+
+
+def _envelope(
+    codec: CodecName,
+    *,
+    envelope: bool,
+    encrypt: Mapping[str, bytes] | None,
+    compress_over: int | None,
+) -> Envelope:
+    signing_key = codec.key if isinstance(codec, SignedPickle) else None
+    if envelope:
+        return SealedEnvelope(
+            Seal(compress_over=compress_over, encrypt=encrypt, signing_key=signing_key)
+        )
+    if encrypt is not None or signing_key is not None:
+        raise ConfigError("Cache(envelope=False): encrypted and signed values need their envelope")
+    return Bare()
+
+
+def refuse_tags(tags: Collection[str]) -> None:
+    """Refuse what is not there yet.
+
+    Raises:
+        ConfigError: there are tags.
+    """
+    if tags:
+        raise ConfigError("cached(tags=...): not available yet; invalidate by arguments or by key")
+
+
+def _refuse_planned(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"Cache({name}=...): not available yet")
+
+
+def _check(namespace: str, timeout: float, connect_timeout: float, on_error: str) -> None:
     if not _NAMESPACE.fullmatch(namespace):
         raise ConfigError(f"Cache(namespace={namespace!r}): letters, digits, '.', '_' and '-' only")
     for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
         if not 0 < seconds < float("inf"):
             raise ConfigError(f"Cache({name}={seconds!r}): must be more than 0 seconds")
-    for name, count in (("max_loads", max_loads), ("max_items", max_items)):
+    if on_error not in ("raise", "queue"):
+        raise ConfigError(f"Cache(on_invalidate_error={on_error!r}): give 'raise' or 'queue'")
+
+
+def _check_counts(counts: Mapping[str, int], refresh_threads: int) -> None:
+    for name, count in counts.items():
         if count < 1:
             raise ConfigError(f"Cache({name}={count!r}): must be 1 or more")
+    if refresh_threads < 0:
+        raise ConfigError(f"Cache(refresh_threads={refresh_threads!r}): must be 0 or more")

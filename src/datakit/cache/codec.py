@@ -1,9 +1,13 @@
-"""Values as msgpack, decoded to the type that a function says it returns."""
+"""Values as bytes, decoded to the type that a function says it returns."""
 
 import dataclasses
+import json
+import pickle
+import sys
 import typing
 from collections.abc import Callable
 from functools import lru_cache
+from hashlib import blake2b
 from types import NoneType
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -16,26 +20,54 @@ T = TypeVar("T")
 SHAREABLE: Final = frozenset({str, int, float, bool, bytes, NoneType})
 """Types (exactly these) whose values nobody can change, so that one object serves everyone."""
 
-_encode = msgspec.msgpack.Encoder().encode
+Encode = Callable[[Any], bytes]
+Decode = Callable[[bytes], Any]
+
+
+class SignedPickle:
+    """`Cache(codec=SignedPickle(key))`: any Python object, signed with HMAC-SHA256.
+
+    Whoever knows the key can run code in every process that reads the cache.
+
+    Raises:
+        ConfigError: the key is shorter than 32 bytes.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        if not isinstance(key, bytes) or len(key) < 32:
+            raise ConfigError("SignedPickle(key): give 32 random bytes or more")
+        self.key = key
+
+    def __repr__(self) -> str:
+        return "SignedPickle(...)"
+
+
+CodecName = str | SignedPickle
+"""`"msgpack"`, `"json"` or a `SignedPickle`."""
 
 
 class Codec(Generic[T]):
-    """Turns values into bytes, and bytes into values of one type."""
+    """Turns values into bytes, and bytes into values of one type.
 
-    __slots__ = ("_decode",)
+    fingerprint: of that type and of the function's version; 0 where nothing is known.
+    """
 
-    def __init__(self, decode: Callable[[bytes], T]) -> None:
+    __slots__ = ("_decode", "_encode", "fingerprint")
+
+    def __init__(self, encode: Encode, decode: Decode, fingerprint: int = 0) -> None:
+        self._encode = encode
         self._decode = decode
+        self.fingerprint = fingerprint
 
     def encode(self, value: T) -> bytes:
-        """Return `value` as msgpack.
+        """Return `value` as bytes.
 
         Raises:
-            CodecError: it holds something that has no msgpack form.
+            CodecError: it holds something that has no such form.
         """
         try:
-            payload = _encode(value)
-        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+            payload = self._encode(value)
+        except Exception as exc:  # a pickled class may raise whatever it likes
             raise CodecError(
                 f"a {type(value).__qualname__} cannot be stored ({type(exc).__name__}): return "
                 "plain data, a dataclass, a msgspec Struct or what these hold"
@@ -49,23 +81,27 @@ class Codec(Generic[T]):
 
     def _comes_back(self, value: T, payload: bytes) -> bool:
         """Return whether a hit would give what the miss gave; a subclass would lose its own."""
+        if type(value) in SHAREABLE and self._decode is _PLAIN_DECODE:
+            return True
+        if self._encode is pickle.dumps:
+            return True
         try:
             decoded = self._decode(payload)
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             return False
         if _is_record(value) and type(decoded) is not type(value):
             return False
-        return bool(decoded == value) or _encode(decoded) == payload  # NaN, a tuple for a list
+        return bool(decoded == value) or self._encode(decoded) == payload  # NaN, tuple for list
 
     def decode(self, payload: bytes) -> T:
         """Return the value that `payload` holds.
 
         Raises:
-            CodecError: it is not msgpack or not of the type; the text holds none of it.
+            CodecError: it is of another form or not of the type; the text holds none of it.
         """
         try:
-            return self._decode(payload)
-        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as exc:
+            return cast("T", self._decode(payload))
+        except Exception as exc:  # noqa: BLE001 - as above; its own text may hold the value
             raise CodecError(f"not of the type asked for ({type(exc).__name__})") from None
 
     def copy(self, value: T, payload: bytes | None) -> T:
@@ -79,48 +115,129 @@ def _is_record(value: object) -> bool:
     return isinstance(value, msgspec.Struct) or dataclasses.is_dataclass(value)
 
 
-PLAIN: Final = Codec[Any](msgspec.msgpack.Decoder().decode)
+_PLAIN_DECODE: Final[Decode] = msgspec.msgpack.Decoder().decode
+_ENCODE: Final[dict[str, Encode]] = {
+    "msgpack": msgspec.msgpack.Encoder().encode,
+    "json": msgspec.json.Encoder().encode,
+}
+_PLAIN: Final[dict[str, Codec[Any]]] = {
+    "msgpack": Codec(_ENCODE["msgpack"], _PLAIN_DECODE),
+    "json": Codec(_ENCODE["json"], msgspec.json.Decoder().decode),
+}
+PLAIN: Final = _PLAIN["msgpack"]
 """The codec without a type: dicts, lists, text, numbers, bytes, None."""
 
 
-def codec_of(fn: Callable[..., object]) -> Codec[Any]:
+def plain_codec(codec: CodecName) -> Codec[Any]:
+    """Return the codec of values about whose type nothing is said.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if isinstance(codec, SignedPickle):
+        return Codec(pickle.dumps, pickle.loads)  # signed by the seal, which looks first
+    if codec not in _PLAIN:
+        raise ConfigError(
+            f"Cache(codec={codec!r}): give 'msgpack', 'json' or SignedPickle(key); unsigned "
+            "pickles would let whoever writes to the server run code here"
+        )
+    return _PLAIN[codec]
+
+
+def codec_of(
+    fn: Callable[..., object], codec: CodecName = "msgpack", version: str = ""
+) -> Codec[Any]:
     """Return the codec of what `fn` says it returns; the plain one when it says nothing.
 
     Raises:
         ConfigError: the annotation cannot be resolved, or values of it cannot be stored.
     """
-    if "return" not in getattr(fn, "__annotations__", {}):
-        return PLAIN
     name = getattr(fn, "__qualname__", repr(fn))
+    return codec_for(returned_by(fn, name), name, codec, version)
+
+
+def returned_by(fn: Callable[..., object], name: str) -> object:
+    """Return the type that `fn` says it returns, Any when it says nothing.
+
+    Raises:
+        ConfigError: the annotation cannot be resolved.
+    """
+    if "return" not in getattr(fn, "__annotations__", {}):
+        return Any
     try:
-        returned = typing.get_type_hints(fn, include_extras=True)["return"]
+        return typing.get_type_hints(fn, include_extras=True)["return"]
     except (NameError, AttributeError, TypeError, SyntaxError) as exc:
         raise ConfigError(
             f"{name}: the return annotation cannot be resolved ({exc}); import what it names "
             "at run time too, or leave the annotation out to store plain msgpack"
         ) from exc
-    return _codec_for(returned, name)
 
 
-def _codec_for(returned: object, name: str) -> Codec[Any]:
+def codec_for(returned: object, name: str, codec: CodecName, version: str) -> Codec[Any]:
+    """Return the codec of a type; `name` is the function's, for errors.
+
+    Raises:
+        ConfigError: values of the type cannot be stored.
+    """
+    plain = plain_codec(codec)
+    if isinstance(codec, SignedPickle):
+        return Codec(pickle.dumps, pickle.loads, _hash(f"{returned!r}/{version}"))
+    if returned is Any or returned is object:
+        return Codec(plain._encode, plain._decode, _hash(version) if version else 0)
     try:
-        return _typed(returned)
+        return _typed(returned, codec, version)
     except TypeError as exc:
         raise ConfigError(f"{name}: {exc}") from exc
 
 
 @lru_cache(maxsize=1000)
-def _typed(returned: object) -> Codec[Any]:
+def _typed(returned: object, codec: str, version: str) -> Codec[Any]:
     """Return the codec of a type, or raise a TypeError that says why there is none."""
-    if returned is Any or returned is object:
-        return PLAIN
-    unknown = _unknown_type(msgspec.inspect.type_info(returned), set())
+    kind = cast("type[Any]", returned)
+    unknown = _unknown_type(msgspec.inspect.type_info(kind), set())
     if unknown is not None:
-        raise TypeError(
-            f"values of type {unknown} cannot be stored; return a dataclass, a msgspec Struct, "
-            "a TypedDict, a NamedTuple or plain data"
-        )
-    return Codec(msgspec.msgpack.Decoder(cast("type[Any]", returned)).decode)
+        adapter = _pydantic(returned)
+        if adapter is None:
+            raise TypeError(
+                f"values of type {unknown} cannot be stored; return a dataclass, a msgspec "
+                "Struct, a TypedDict, a NamedTuple or plain data"
+            )
+        schema = json.dumps(_undescribed(adapter.json_schema()))
+        return Codec(adapter.dump_json, adapter.validate_json, _hash(f"{schema}/{version}"))
+    decoder = msgspec.msgpack.Decoder if codec == "msgpack" else msgspec.json.Decoder
+    return Codec(_ENCODE[codec], decoder(kind).decode, _hash(f"{_schema(kind)}/{version}"))
+
+
+def _hash(text: str) -> int:
+    """Return a number of 32 bits that is not 0."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") or 1
+
+
+def _schema(kind: type[Any]) -> str:
+    """Return text that differs when the fields or their types do; docstrings do not count."""
+    try:
+        return json.dumps(_undescribed(msgspec.json.schema(kind)))
+    except TypeError:  # such as a dict with keys that JSON has not
+        return repr(kind)
+
+
+def _undescribed(schema: object) -> object:
+    if isinstance(schema, dict):
+        return {k: _undescribed(v) for k, v in schema.items() if k != "description"}
+    return [_undescribed(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _pydantic(returned: object) -> Any:
+    """Return pydantic's adapter of a type that holds its models, None when it has none."""
+    pydantic = sys.modules.get("pydantic")  # whoever has a model has imported it
+    if pydantic is None or "BaseModel" not in _base_names(returned):
+        return None
+    return pydantic.TypeAdapter(returned)
+
+
+def _base_names(returned: object) -> set[str]:
+    names = {base.__name__ for base in getattr(returned, "__mro__", ())}
+    return names.union(*(_base_names(part) for part in typing.get_args(returned)))
 
 
 def _unknown_type(node: object, seen: set[int]) -> str | None:

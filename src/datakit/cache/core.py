@@ -1,67 +1,180 @@
 """What the sync and the async side of one cache share: settings, clock, and every decision."""
 
-from enum import Enum
-from typing import Final, Literal, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from datakit import events
-from datakit._clock import Clock, uniform
+from datakit._clock import WaitingClock, uniform
 from datakit.cache import keys
+from datakit.cache.backends.base import RefusedError
 from datakit.cache.codec import SHAREABLE, Codec
-from datakit.cache.entry import HIT, MAX_SKEW, UNSHARED, Entry, decide, expiry
-from datakit.cache.loads import Loads
+from datakit.cache.entry import (
+    AHEAD,
+    HIT,
+    MAX_SKEW,
+    MISS,
+    STALE,
+    UNASKED,
+    UNSHARED,
+    Decision,
+    Entry,
+    EntryError,
+    decide,
+    expiry,
+)
+from datakit.cache.envelope import Envelope
+from datakit.cache.policy import Policy
+from datakit.cache.stats import CacheStats
 from datakit.cache.suspects import Suspects
-from datakit.cache.ttl import shorten
-from datakit.errors import CacheUnavailableError, CodecError
+from datakit.cache.ttl import NEVER, shorten
+from datakit.errors import (
+    CacheUnavailableError,
+    CircuitOpenError,
+    CodecError,
+    DeadlineExceededError,
+)
 from datakit.resilience.bulkhead import Bulkhead
 
 T = TypeVar("T")
 
+LOST_FOR: Final = 30.0
+"""Seconds after a failure during which loads stay bounded: the server may come back empty."""
 
-class Absent(Enum):
-    """Why a read has no value."""
+RENEWED_AGAIN: Final = 1.0
+"""Seconds before a value that could not be loaded anew is tried again by this process."""
 
-    MISS = "miss"
-    UNASKED = "the cache could not be asked"
+loading: ContextVar[frozenset[tuple[int, str]]]
+loading = ContextVar("datakit_cache_loading", default=frozenset())
+"""The caches (by id) and keys whose loads the current code is a part of."""
 
 
-MISS: Final = Absent.MISS
-UNASKED: Final = Absent.UNASKED
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Stands for the answer of a store that could not be asked."""
+
+    cause: Exception
+
+
+class Found(NamedTuple, Generic[T]):
+    """What a read found. `value` counts unless the decision is MISS or UNASKED."""
+
+    decision: Decision
+    value: T | None = None
+    entry: Entry | None = None
+
+
+NOTHING: Final = Found[Any](MISS)
+NO_ANSWER: Final = Found[Any](UNASKED)
 
 
 class Core:
-    """The state of one cache. Nothing here waits, so threads and tasks use it alike."""
+    """The state of one cache. Nothing here waits, so threads and tasks use it alike.
 
-    def __init__(self, *, namespace: str, max_loads: int, clock: Clock) -> None:
+    envelope: None for memory://, which keeps entries themselves.
+    queues: whether an invalidation that failed is only tried again, and not raised.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        envelope: Envelope | None,
+        bulkhead: Bulkhead,
+        queues: bool,
+        clock: WaitingClock,
+    ) -> None:
         self.prefix = f"{namespace}:" if namespace else ""
+        self.clock = clock
         self.wall = clock.wall
         self.monotonic = clock.monotonic
-        self.loads = Loads()
+        self.envelope = envelope
+        self.bulkhead = bulkhead
+        self.queues = queues
         self.suspects = Suspects()
-        self.distrusted_until = 0.0
+        self.stats = CacheStats()
+        self.distrusted_until = -1.0
         """Entries stored before this wall-clock second are not served: too many doubts at once."""
-        self.bulkhead = Bulkhead(max_loads)
+        self.lost_until = 0.0
+        """The monotonic second until which loads are bounded."""
+        self._renewals: dict[str, float] = {}
+        self.forgetters: list[Callable[[str], None]] = []
+        """What keeps later callers of a key from joining a load of it, on both sides."""
 
     def key(self, name: str) -> str:
         """Return the key under which the store knows what the user calls `name`."""
         return keys.fit(self.prefix + name)
 
-    def value_of(self, key: str, entry: Entry, codec: Codec[T]) -> T | Literal[Absent.MISS]:
-        """Return the value of what was found under `key`, or MISS when it may not be served."""
-        if decide(entry, self.wall()) is not HIT or entry.stored_at <= self.distrusted_until:
-            return MISS
-        if entry.shared is not UNSHARED:
-            return cast("T", entry.shared)
+    def judge(self, key: str, stored: Any, policy: Policy[T], *, again: bool = False) -> Found[T]:
+        """Return what to do with what a store answered. again: its faults have been told."""
+        if stored is None:
+            return NOTHING
+        if type(stored) is Failed:
+            return NO_ANSWER
         try:
-            return codec.decode(entry.payload)
-        except CodecError as exc:
-            return self.rejected(key, str(exc))
+            entry, decision = self.opened(key, stored, policy)
+            if decision is MISS:
+                return NOTHING
+            if entry.shared is not UNSHARED:
+                return Found(decision, cast("T", entry.shared), entry)
+            return Found(decision, policy.codec.decode(entry.payload), entry)
+        except (EntryError, CodecError) as exc:
+            return NOTHING if again else self.rejected(key, str(exc))
 
-    def entry(self, value: object, payload: bytes, seconds: float) -> tuple[Entry, float]:
-        """Return the entry to store and the seconds to keep it, shortened by jitter."""
-        seconds = shorten(seconds, uniform(0.0, 1.0))
+    def opened(self, key: str, stored: Any, policy: Policy[Any]) -> tuple[Entry, Decision]:
+        """Return the entry in what a store holds, and what to do with it.
+
+        Raises:
+            EntryError: it is none of this key, type and version.
+        """
+        entry = stored if self.envelope is None else self.envelope.unpack(stored, key)
+        fingerprint = policy.codec.fingerprint
+        if entry.fingerprint != fingerprint and entry.fingerprint and fingerprint:
+            raise EntryError("of another return type or version")
+        if entry.stored_at <= self.distrusted_until:
+            return entry, MISS
+        return entry, decide(entry, self.wall(), policy.freshness)
+
+    def count(self, key: str, decision: Decision) -> None:
+        """Count a read, and tell who subscribed."""
+        if decision is HIT or decision is AHEAD:
+            self.stats.hits += 1
+            events.emit(events.CacheHit, key)
+        elif decision is STALE:
+            self.served_stale(key)
+        elif decision is not UNASKED:
+            self.stats.misses += 1
+            events.emit(events.CacheMiss, key)
+
+    def served_stale(self, key: str) -> None:
+        """Count a value served past its time."""
+        self.stats.stale += 1
+        events.emit(events.CacheStaleServed, key)
+
+    def entry(self, value: object, payload: bytes, seconds: float, codec: Codec[Any]) -> Entry:
+        """Return the entry to store for `seconds`, shortened by jitter."""
         now = self.wall()
-        shared = value if type(value) in SHAREABLE else UNSHARED
-        return Entry(now, expiry(now, seconds), payload, shared), seconds
+        fresh_until = expiry(now, shorten(seconds, uniform(0.0, 1.0)))
+        if self.envelope is None and type(value) in SHAREABLE:
+            return Entry(now, fresh_until, b"", codec.fingerprint, value)
+        return Entry(now, fresh_until, payload, codec.fingerprint)
+
+    def stored(self, key: str, entry: Entry, kept: float, limit: float) -> tuple[str, Any, float]:
+        """Return the key, what to store under it, and for how many seconds.
+
+        kept: seconds past its time that the entry may still be served.
+
+        Raises:
+            CodecError: it is larger than `limit` bytes.
+        """
+        seconds = entry.fresh_until - entry.stored_at + kept
+        if self.envelope is None:
+            return key, entry, seconds
+        raw = self.envelope.pack(entry, key)
+        if len(raw) > limit:
+            raise CodecError(f"{len(raw)} bytes, and the server takes {limit:.0f} at most")
+        return key, raw, seconds
 
     def payload(self, key: str, codec: Codec[T], value: T) -> bytes | None:
         """Return the bytes of a loaded value, None (and an event) when it has no such form."""
@@ -71,39 +184,104 @@ class Core:
             self.rejected(key, str(exc))
             return None
 
-    def rejected(self, key: str, reason: str) -> Literal[Absent.MISS]:
+    def rejected(self, key: str, reason: str) -> Found[Any]:
         """Tell that what is stored under `key`, or was to be, is no use."""
+        self.stats.rejected += 1
         events.emit(events.CacheValueRejected, key, reason)
-        return MISS
+        return NOTHING
 
-    def failed(self, operation: str, exc: Exception) -> Literal[Absent.UNASKED]:
+    def failed(self, operation: str, exc: Exception) -> Failed:
         """Tell that an operation failed and the work goes on without the cache."""
-        events.emit(events.CacheUnavailable, operation, describe(exc))
-        return UNASKED
+        self.stats.unavailable += 1
+        if not isinstance(exc, RefusedError | DeadlineExceededError):
+            self.lost_until = self.monotonic() + LOST_FOR
+        if not isinstance(exc, CircuitOpenError):  # the breaker has told it once
+            events.emit(events.CacheUnavailable, operation, describe(exc))
+        return Failed(exc)
 
-    def doubt(self, key: str, seconds: float) -> None:
-        """Stop serving `key` until an invalidation got through, or for `seconds`."""
+    def is_bounded(self, *, asked: bool) -> bool:
+        """Return whether a load must wait for its turn: the cache is lost, or was a moment ago.
+
+        A load inside another one has its turn already.
+        """
+        if asked and self.monotonic() >= self.lost_until:
+            return False
+        return all(cache != id(self) for cache, _ in loading.get())
+
+    def is_loading(self, key: str) -> bool:
+        """Return whether we are inside the load of this very key."""
+        return (id(self), key) in loading.get()
+
+    def begin_renewal(self, key: str) -> bool:
+        """Return whether a value still served is to be loaded anew by the caller, behind others'
+        backs: nobody does it, nobody failed to within the last second, and not too many do."""
         now = self.monotonic()
-        if not self.suspects.add(key, until=now + seconds, now=now):
-            self.distrusted_until = self.wall() + MAX_SKEW
+        if self._renewals.get(key, 0.0) > now:
+            return False
+        if len(self._renewals) >= self.bulkhead.limit:
+            self._renewals = {k: until for k, until in self._renewals.items() if until > now}
+            if len(self._renewals) >= self.bulkhead.limit:
+                return False
+        self._renewals[key] = NEVER
+        return True
+
+    def end_renewal(self, key: str) -> None:
+        """End what `begin_renewal` began."""
+        self._renewals[key] = self.monotonic() + RENEWED_AGAIN
+
+    def replacement(
+        self, values: Mapping[str, T], policy: Policy[T], limit: float
+    ) -> list[tuple[list[str], tuple[Any, ...]]]:
+        """Return the steps that put `values` in place of what is there, each with its keys.
+
+        Raises:
+            CodecError: one has no stored form, or a larger one than `limit` bytes.
+        """
+        items: list[tuple[str, Any, float]] = []
+        removed: list[str] = []
+        for key, value in values.items():
+            payload, seconds = policy.codec.encode(value), policy.seconds_for(value)
+            if seconds <= 0:
+                removed.append(key)
+                continue
+            entry = self.entry(value, payload, seconds, policy.codec)
+            items.append(self.stored(key, entry, policy.freshness.kept, limit))
+        found: list[tuple[list[str], tuple[Any, ...]]] = []
+        if items:
+            found.append(([item[0] for item in items], ("set", tuple(items))))
+        if removed:
+            found.append((removed, ("delete", tuple(removed))))
+        return found
+
+    def forget(self, forgotten: Iterable[str]) -> None:
+        """Let later callers of these keys join no load that is under way."""
+        for key in forgotten:
+            for forgetter in self.forgetters:
+                forgetter(key)
+
+    def doubt(self, doubted: Iterable[str], seconds: float) -> None:
+        """Stop serving keys until an invalidation got through, or for `seconds`."""
+        now = self.monotonic()
+        for key in doubted:
+            if not self.suspects.add(key, until=now + seconds, now=now):
+                self.distrusted_until = self.wall() + MAX_SKEW
 
     def refused(
-        self, operation: str, key: str, seconds: float, exc: Exception
+        self, operation: str, refused: Sequence[str], exc: Exception
     ) -> CacheUnavailableError:
         """Return the error of an operation that the user asked for and that failed."""
-        self.doubt(key, seconds)
-        self.failed(operation, exc)
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         return CacheUnavailableError(
-            f"{operation} of {key!r} did not get through: {describe(exc)}. This process does not "
-            "serve the key from the cache until an invalidation of it succeeds; others may. "
-            "Call it again when the server is back"
+            f"{operation} of {refused[0]!r}{more} did not get through: {describe(exc)}. This "
+            "process does not serve the key from the cache until an invalidation of it succeeds; "
+            "others may. Call it again when the server is back"
         )
 
 
 def describe(exc: Exception) -> str:
     """Return what failed, without any text that may hold a credential or a value."""
     kind = type(exc).__name__
-    if isinstance(exc, OSError) or kind in _HARMLESS:
+    if isinstance(exc, OSError | RefusedError | CircuitOpenError) or kind in _HARMLESS:
         return f"{kind}: {exc}"
     return kind
 

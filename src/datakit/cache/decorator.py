@@ -1,37 +1,29 @@
 """`cached(...)`: from options and a function to a cached function."""
 
 import inspect
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from datakit.cache.function import CachedFunction
 from datakit.cache.function_async import AsyncCachedFunction
-from datakit.cache.plan import Fetchers, Options
-from datakit.cache.signature import KeyRule
-from datakit.cache.ttl import TtlOf, lifetime
+from datakit.cache.many import CachedMany, ManyMethod
+from datakit.cache.many_async import AsyncCachedMany, AsyncManyMethod
+from datakit.cache.plan import Options, many_plan_for
 from datakit.errors import ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+K = TypeVar("K")
+V = TypeVar("V")
+S = TypeVar("S")
 
 
 class Decorator:
     """Keeps the results of the function that it is put on; made by `cached`."""
 
-    def __init__(
-        self,
-        fetchers: Callable[[], Fetchers],
-        *,
-        ttl: TtlOf,
-        key: str | None,
-        ignore: Collection[str],
-        version: str | int | None,
-    ) -> None:
-        self._fetchers = fetchers
-        self._ttl = lifetime(ttl)
-        self._key = key
-        self._ignore = ignore
-        self._version = version
+    def __init__(self, options: Options) -> None:
+        self._options = options
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
@@ -47,11 +39,58 @@ class Decorator:
             CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
         """
         _refuse_others(fn)
-        rule = KeyRule(fn, key=self._key, ignore=self._ignore, version=self._version)
-        options = Options(self._fetchers, rule, self._ttl)
-        if inspect.iscoroutinefunction(fn):
-            return AsyncCachedFunction(fn, options)
-        return CachedFunction(fn, options)
+        options = self._options.for_function(fn)
+        return (AsyncCachedFunction if _is_async(fn) else CachedFunction)(fn, options)
+
+
+class ManyDecorator:
+    """Keeps the results of a function of many ids, one by one; made by `cached_many`."""
+
+    def __init__(self, options: Options, by: str) -> None:
+        self._options = options
+        self._by = by
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+        self, fn: Callable[Concatenate[Sequence[K], P], Coroutine[Any, Any, Mapping[K, V]]]
+    ) -> AsyncCachedMany[K, V, P]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[Sequence[K], P], Mapping[K, V]]
+    ) -> CachedMany[K, V, P]: ...
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, fn: Callable[Concatenate[S, Sequence[K], P], Coroutine[Any, Any, Mapping[K, V]]]
+    ) -> AsyncManyMethod[K, V, P]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[S, Sequence[K], P], Mapping[K, V]]
+    ) -> ManyMethod[K, V, P]: ...
+    def __call__(self, fn: Callable[..., Any]) -> object:
+        """Return the cached function.
+
+        Raises:
+            ConfigError: it is no plain function whose first parameter (after `self`) has the ids,
+                or an option does not fit it.
+            CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
+        """
+        _refuse_others(fn)
+        options = self._options.for_function(fn)
+        names = list(options.rule.signature.parameters)
+        if names[:1] == [self._by]:
+            kind: Any = AsyncCachedMany if _is_async(fn) else CachedMany
+            return kind(fn, partial(many_plan_for, fn, options))
+        if names[1:2] == [self._by] and names[0] in ("self", "cls"):
+            return (AsyncManyMethod if _is_async(fn) else ManyMethod)(fn, options)
+        raise ConfigError(
+            f"cached_many(by={self._by!r}): that must be the first parameter of "
+            f"{options.rule.name}, which has ({', '.join(names)})"
+        )
+
+
+def _is_async(fn: Callable[..., object]) -> bool:
+    """Return whether calls are to be awaited, also behind decorators that use functools.wraps."""
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(inspect.unwrap(fn))
 
 
 def _refuse_others(fn: object) -> None:

@@ -1,31 +1,43 @@
-"""What is stored under a key: the value's bytes and what is needed to judge them. Pure."""
+"""A stored value and whether it may be served. Pure."""
 
 import math
-import struct
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal
-from zlib import crc32
-
-MAGIC: Final = b"dk"
-FORMAT: Final = 1
+from typing import Final
 
 MAX_SKEW: Final = 60.0
 """Seconds that a writer's wall clock may be ahead of ours. An entry from further in the future
 cannot be judged: the clock was set back, or the two disagree."""
 
-_HEADER = struct.Struct(">2sBIdd")  # magic, format, checksum, stored at, expires at
-
 
 class Decision(Enum):
-    """What to do with an entry that was found."""
+    """What to do with what was found under a key."""
 
     HIT = "hit"
+    """Serve it."""
+    AHEAD = "refresh ahead"
+    """Serve it; one caller loads the next one."""
+    STALE = "stale while revalidating"
+    """Serve it past its time; one caller loads the next one."""
+    SPARE = "stale if error"
+    """Load, and serve it only when the load fails or takes too long."""
     MISS = "miss"
+    """Load."""
+    UNASKED = "unavailable"
+    """Load without the cache, which could not be asked."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether what was found has not reached its time."""
+        return self in (Decision.HIT, Decision.AHEAD)
 
 
 HIT: Final = Decision.HIT
+AHEAD: Final = Decision.AHEAD
+STALE: Final = Decision.STALE
+SPARE: Final = Decision.SPARE
 MISS: Final = Decision.MISS
+UNASKED: Final = Decision.UNASKED
 
 
 class Unshared(Enum):
@@ -46,48 +58,45 @@ class EntryError(ValueError):
 class Entry:
     """A stored value.
 
-    stored_at, expires_at: wall-clock seconds; infinity where it never expires.
-    payload: the encoded value.
+    stored_at, fresh_until: wall-clock seconds; infinity where it never expires.
+    payload: the encoded value. fingerprint: of its type; 0 where there is none.
     shared: the value itself where it is immutable and never left the process.
     """
 
     stored_at: float
-    expires_at: float
+    fresh_until: float
     payload: bytes
+    fingerprint: int = 0
     shared: object = UNSHARED
 
 
-def decide(entry: Entry, now: float) -> Literal[Decision.HIT, Decision.MISS]:
-    """Return whether `entry` may be served at the wall-clock second `now`."""
-    return HIT if entry.stored_at - MAX_SKEW <= now < entry.expires_at else MISS
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """What a function allows. ahead: a share of the TTL; the others: seconds past it."""
+
+    ahead: float | None = None
+    while_revalidate: float = 0.0
+    if_error: float = 0.0
+
+    @property
+    def kept(self) -> float:
+        """Seconds past its TTL that a store must keep a value."""
+        return max(self.while_revalidate, self.if_error)
 
 
-def pack(entry: Entry, key: str) -> bytes:
-    """Return the bytes to store under `key`."""
-    header = _HEADER.pack(MAGIC, FORMAT, 0, entry.stored_at, entry.expires_at)
-    checksum = _checksum(key, header, entry.payload)
-    return _HEADER.pack(MAGIC, FORMAT, checksum, entry.stored_at, entry.expires_at) + entry.payload
-
-
-def unpack(raw: bytes, key: str) -> Entry:
-    """Return the entry that was packed for `key`.
-
-    Raises:
-        EntryError: the bytes are foreign, of another format, damaged or of another key.
-    """
-    if len(raw) < _HEADER.size or not raw.startswith(MAGIC):
-        raise EntryError("not written by datakit")
-    _, version, checksum, stored_at, expires_at = _HEADER.unpack_from(raw)
-    if version != FORMAT:
-        raise EntryError(f"of format {version}, this datakit reads format {FORMAT}")
-    payload = raw[_HEADER.size :]
-    if checksum != _checksum(key, _HEADER.pack(MAGIC, FORMAT, 0, stored_at, expires_at), payload):
-        raise EntryError("damaged, or stored for another key")
-    return Entry(stored_at, expires_at, payload)
-
-
-def _checksum(key: str, header: bytes, payload: bytes) -> int:
-    return crc32(payload, crc32(header, crc32(key.encode())))
+def decide(entry: Entry, now: float, freshness: Freshness) -> Decision:
+    """Return what to do with `entry` at the wall-clock second `now`."""
+    if now < entry.stored_at - MAX_SKEW:
+        return MISS
+    past = now - entry.fresh_until
+    if past < 0:
+        if freshness.ahead is None or entry.fresh_until == math.inf:
+            return HIT
+        turn = entry.stored_at + freshness.ahead * (entry.fresh_until - entry.stored_at)
+        return HIT if now < turn else AHEAD
+    if past < freshness.while_revalidate:
+        return STALE
+    return SPARE if past < freshness.if_error else MISS
 
 
 def expiry(stored_at: float, seconds: float) -> float:

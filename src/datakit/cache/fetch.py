@@ -1,229 +1,285 @@
-"""The cache's work for threads. Its decisions are in `core`; `fetch_async` is its twin."""
+"""The cache's work for threads. What is done is decided in `core` and `steps`; `fetch_async` is its
+twin."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from contextvars import copy_context
+from threading import Lock
+from typing import Any, TypeVar, cast
 
+from datakit.cache import steps
 from datakit.cache.backends.base import Backend
 from datakit.cache.backends.opening import Backends
-from datakit.cache.codec import Codec
-from datakit.cache.core import MISS, UNASKED, Absent, Core
-from datakit.cache.entry import EntryError
-from datakit.cache.loads import Load
-from datakit.cache.ttl import NEVER, Lifetime, longest, seconds_for
+from datakit.cache.claims import ABANDONED, Claims
+from datakit.cache.core import NO_ANSWER, Core, Failed, Found, loading
+from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
+from datakit.cache.policy import Policy
+from datakit.cache.steps import Loaded, Raised, Steps
+from datakit.resilience import deadlines
+from datakit.resilience.breaker import CircuitBreaker
+from datakit.resilience.deadlines import deadline
 from datakit.resilience.flight import SingleFlight
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Loaded(Generic[T]):
-    """What one load gives to everyone who waited for it. `payload` is None without such a form."""
-
-    value: T
-    payload: bytes | None
-
-
 class Fetcher:
-    """Reads, loads, stores and removes. Keys are those of the store."""
+    """Reads, loads, stores and removes. Keys are those of the store.
 
-    def __init__(self, core: Core, backends: Backends) -> None:
+    breaker: None for memory://. refresh_threads: how many values may be loaded behind the callers'
+    backs at once; with 0 a caller does it.
+    """
+
+    def __init__(
+        self, core: Core, backends: Backends, breaker: CircuitBreaker | None, refresh_threads: int
+    ) -> None:
         self._core = core
         self._backends = backends
-        self._backend: Backend | None = None
+        self._breaker = breaker
+        self._refresh_threads = refresh_threads
+        self._refreshers: ThreadPoolExecutor | None = None
+        self._lock = Lock()
+        self._backend: Backend[Any] | None = None
         self._flight: SingleFlight[Loaded[Any]] = SingleFlight()
+        self._claims = Claims()
+        core.forgetters += [self._flight.forget, self._claims.forget]
 
-    def read(self, key: str, codec: Codec[T]) -> T | Absent:
-        """Return the value under `key`, or why there is none. Never raises for the server."""
-        backend = self._backend or self._open()
-        core = self._core
-        if core.suspects.any and not self._cleared(key, backend):
-            return UNASKED
-        try:
-            entry = backend.get(key)
-        except EntryError as exc:
-            return core.rejected(key, str(exc))
-        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
-            return core.failed("get", exc)
-        if entry is None:
-            return MISS
-        return core.value_of(key, entry, codec)
-
-    def fetch(self, key: str, codec: Codec[T], ttl: Lifetime, loader: Callable[[], T]) -> T:
-        """Return the value under `key`, else what `loader` returns, run once for all callers."""
-        seen = self._core.loads.finished
-        found = self.read(key, codec)
-        if found is not MISS and found is not UNASKED:
-            return found
-        return self.load(key, codec, ttl, loader, found, seen)
-
-    def load(
-        self,
-        key: str,
-        codec: Codec[T],
-        ttl: Lifetime,
-        loader: Callable[[], T],
-        absent: Absent,
-        seen: int,
-    ) -> T:
-        """Return what `loader()` returns, run once for all callers of `key`, and store it.
-
-        absent: what `read` found. seen: `loads.finished` from before that read.
-        """
-        mine: list[T] = []
-
-        def work() -> Loaded[T]:
-            again = self._again(key, codec, absent, seen)
-            if again is not MISS and again is not UNASKED:
-                mine.append(again)
-                return Loaded(again, self._core.payload(key, codec, again))
-            loaded = self._run(key, codec, ttl, loader, load, asked=again is MISS)
-            mine.append(loaded.value)
-            return Loaded(loaded.value, loaded.payload)
-
-        load = self._core.loads.join(key)
-        try:
-            shared = self._flight.run(load, work)
-        finally:
-            self._core.loads.leave(load)
-        return mine[0] if mine else codec.copy(shared.value, shared.payload)
-
-    def _again(self, key: str, codec: Codec[T], absent: Absent, seen: int) -> T | Absent:
-        """Read once more where another load ended between our read and our turn."""
-        if absent is MISS and self._core.loads.finished != seen:
-            return self.read(key, codec)
-        return absent
-
-    def _run(
-        self,
-        key: str,
-        codec: Codec[T],
-        ttl: Lifetime,
-        loader: Callable[[], T],
-        load: Load,
-        *,
-        asked: bool,
-    ) -> Loaded[T]:
-        value = loader() if asked else self._core.bulkhead.call(loader)
-        payload = self._core.payload(key, codec, value)
-        if asked and payload is not None:
-            self._fill(key, value, payload, seconds_for(ttl, value), load)
-        self._core.loads.finish()
-        return Loaded(value, payload)
-
-    def _fill(self, key: str, value: object, payload: bytes, seconds: float, load: Load) -> None:
-        if seconds <= 0 or load.void:
-            return
-        backend = self._backend or self._open()
-        entry, kept = self._core.entry(value, payload, seconds)
-        try:
-            backend.set(key, entry, kept)
-            if load.void:  # invalidated while it was stored: which came last cannot be told
-                backend.delete(key)
-        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
-            self._core.failed("set", exc)
-            if load.void:
-                self._core.doubt(key, seconds)
-        except BaseException:  # interrupted between storing it and taking it back
-            if load.void:
-                self._core.doubt(key, seconds)
-            raise
-
-    def renew(self, key: str, codec: Codec[T], ttl: Lifetime, loader: Callable[[], T]) -> T:
-        """Return what `loader` returns now, stored in place of what is there."""
-        loads = self._core.loads
-        loads.void(key)
-        load = loads.join(key)
-        try:
-            value = loader()
-        finally:
-            loads.leave(load)
-        payload = self._core.payload(key, codec, value)
-        seconds = seconds_for(ttl, value)
-        if not load.void:
-            self._replace(key, value, payload, seconds, longest(ttl))
-        loads.finish()
-        return value
-
-    def _replace(
-        self, key: str, value: object, payload: bytes | None, seconds: float, doubtful: float
-    ) -> None:
-        """Store a value that is newer than the stored one; failing that, stop serving the key."""
-        try:
-            self._write(key, value, payload, seconds)
-        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
-            self._core.failed("set", exc)
-            self._core.doubt(key, doubtful)
-        except BaseException:  # interrupted: the server may or may not have taken it
-            self._core.doubt(key, doubtful)
-            raise
-
-    def _write(self, key: str, value: object, payload: bytes | None, seconds: float) -> None:
-        """Put the value in place, or remove what is there where the value must not be stored."""
-        core = self._core
-        backend = self._backend or self._open()
-        suspect = core.suspects.find(key, core.monotonic())
-        core.loads.void(key)
-        if payload is None or seconds <= 0:
-            backend.delete(key)
-        else:
-            entry, kept = core.entry(value, payload, seconds)
-            backend.set(key, entry, kept)
-        core.suspects.settle(key, suspect)
-
-    def store(self, key: str, codec: Codec[T], ttl: Lifetime, value: T) -> None:
-        """Store `value` in place of what is there.
-
-        Raises:
-            CodecError: it has no stored form.
-            CacheUnavailableError: the server did not take it; the key is in doubt now.
-        """
-        payload = codec.encode(value)
-        seconds = seconds_for(ttl, value)
-        self._backend = self._backend or self._open()
-        try:
-            self._write(key, value, payload, seconds)
-        except Exception as exc:
-            raise self._core.refused("set", key, longest(ttl), exc) from exc
-        except BaseException:  # interrupted: the server may or may not have taken it
-            self._core.doubt(key, longest(ttl))
-            raise
-
-    def remove(self, key: str, doubtful: float = NEVER) -> None:
-        """Remove what is stored under `key`; a load under way will not be stored.
-
-        doubtful: seconds after which an older value has certainly expired.
-
-        Raises:
-            CacheUnavailableError: the server did not take it; the key is in doubt now.
-        """
-        self._backend = self._backend or self._open()
-        try:
-            self._write(key, None, None, 0)
-        except Exception as exc:
-            raise self._core.refused("delete", key, doubtful, exc) from exc
-        except BaseException:  # interrupted: the server may or may not have taken it
-            self._core.doubt(key, doubtful)
-            raise
-
-    def _cleared(self, key: str, backend: Backend) -> bool:
-        """Return whether there is no doubt about `key`, once the invalidation is tried again."""
-        suspect = self._core.suspects.find(key, self._core.monotonic())
-        if suspect is None:
-            return True
-        try:
-            backend.delete(key)
-        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
-            self._core.failed("delete", exc)
-            return False
-        self._core.suspects.settle(key, suspect)
-        return True
-
-    def _open(self) -> Backend:
+    def _open(self) -> Backend[Any]:
         self._backend = self._backends.for_threads()
         return self._backend
 
     def close(self) -> None:
-        """Give up connections; the next use opens new ones."""
+        """Give up connections and refreshing threads; the next use makes new ones."""
         if self._backend is not None:
             self._backend.close()
+        with self._lock:
+            refreshers, self._refreshers = self._refreshers, None
+        if refreshers is not None:
+            refreshers.shutdown()
+
+    def ask(self, operation: str, *args: Any) -> Any:
+        """Return the store's answer, or `Failed`."""
+        backend = self._backend or self._open()
+        method = getattr(backend, operation)
+        try:
+            return method(*args) if self._breaker is None else self._breaker.call(method, *args)
+        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
+            return self._core.failed(operation, exc)
+
+    def run(self, todo: Steps[T]) -> T:
+        """Take all the steps and return their result."""
+        try:
+            step = next(todo)
+            while True:
+                try:
+                    answer = self._perform(*step)
+                except BaseException as exc:  # noqa: BLE001 - the steps say what becomes of it
+                    step = todo.throw(exc)
+                else:
+                    step = todo.send(answer)
+        except StopIteration as stop:
+            return cast("T", stop.value)
+
+    def _perform(self, name: str, *args: Any) -> Any:
+        if name == "load":
+            return self._load(*args)
+        if name == "sleep":
+            return self._core.clock.sleep(deadline.bound(args[0]))
+        return self.ask(name, *args)
+
+    def _load(
+        self, loader: Callable[[], T], keys: Sequence[str], seconds: float | None, bounded: bool
+    ) -> T:
+        token = loading.set(loading.get().union((id(self._core), key) for key in keys))
+        try:
+            with nullcontext() if seconds is None else deadline(seconds, clock=self._core.clock):
+                return self._core.bulkhead.call(loader) if bounded else loader()
+        finally:
+            loading.reset(token)
+
+    def read(self, key: str, policy: Policy[T]) -> Found[T]:
+        """Return what there is under `key`. Never raises for the server."""
+        core = self._core
+        if core.suspects.any and key in self.run(steps.clear(core, (key,))):
+            return NO_ANSWER
+        found = core.judge(key, self.ask("get", key), policy)
+        core.count(key, found.decision)
+        return found
+
+    def fetch(self, key: str, policy: Policy[T], loader: Callable[[], T]) -> T:
+        """Return the value under `key`, else what `loader` returns, run once for all callers."""
+        found = self.read(key, policy)
+        return (
+            cast("T", found.value)
+            if found.decision is HIT
+            else self.follow(key, policy, loader, found)
+        )
+
+    def follow(self, key: str, policy: Policy[T], loader: Callable[[], T], found: Found[T]) -> T:
+        """Return the value to serve after a read that was no plain hit."""
+        if self._core.is_loading(key):  # inside this very load: it would wait for itself
+            return loader()
+        if found.decision is MISS or found.decision is UNASKED:
+            return self._shared(key, policy, loader, asked=found.decision is MISS)
+        if found.decision is SPARE:
+            return self._soft(key, policy, loader, found)
+        return self._renewed(key, policy, loader, found)
+
+    def _shared(
+        self,
+        key: str,
+        policy: Policy[T],
+        loader: Callable[[], T],
+        *,
+        asked: bool = True,
+        newer_than: float | None = None,
+        wait: float | None = None,
+    ) -> T:
+        """Return what one of the callers of `key` finds or loads."""
+        mine: list[T] = []
+
+        def work() -> Loaded[T]:
+            limit = (self._backend or self._open()).max_value
+            todo = steps.settle(
+                self._core, key, policy, loader, asked=asked, newer_than=newer_than, limit=limit
+            )
+            loaded = self.run(todo)
+            if isinstance(loaded, Raised):
+                raise loaded.error
+            mine.append(loaded.value)
+            return loaded
+
+        shared = self._flight.run(key, work, wait=wait)
+        return mine[0] if mine else policy.codec.copy(shared.value, shared.payload)
+
+    def _soft(self, key: str, policy: Policy[T], loader: Callable[[], T], found: Found[T]) -> T:
+        """Load, and serve what is there when that takes longer than the soft timeout."""
+        soft = policy.soft_load_timeout
+        if soft is None:
+            return self._shared(key, policy, loader)
+        try:
+            if self._refresh_threads and key not in self._flight:
+                future = self._submit(key, policy, loader, None)
+                return future.result(deadline.bound(soft))
+            return self._shared(key, policy, loader, wait=soft)
+        except TimeoutError:
+            if deadline.remaining() == 0:
+                raise
+            self._core.served_stale(key)
+            return cast("T", found.value)
+
+    def _renewed(self, key: str, policy: Policy[T], loader: Callable[[], T], found: Found[T]) -> T:
+        """Serve what is there, and have it loaded anew unless somebody does that already."""
+        assert found.entry is not None
+        if key in self._flight or not self._core.begin_renewal(key):
+            return cast("T", found.value)
+        newer_than = found.entry.stored_at
+        if self._refresh_threads:
+            future = self._submit(key, policy, loader, newer_than)
+            future.add_done_callback(lambda _: self._core.end_renewal(key))
+            return cast("T", found.value)
+        try:
+            return self._shared(key, policy, loader, newer_than=newer_than)
+        finally:
+            self._core.end_renewal(key)
+
+    def _submit(
+        self, key: str, policy: Policy[T], loader: Callable[[], T], newer_than: float | None
+    ) -> "Future[T]":
+        """Load in a thread of our own, outside the caller's deadline."""
+
+        def work() -> T:
+            deadlines.current.set(None)
+            return self._shared(key, policy, loader, newer_than=newer_than)
+
+        with self._lock:
+            if self._refreshers is None:
+                self._refreshers = ThreadPoolExecutor(self._refresh_threads, "datakit-refresh")
+            return self._refreshers.submit(copy_context().run, work)
+
+    def renew(self, key: str, policy: Policy[T], loader: Callable[[], T]) -> T:
+        """Return what `loader` returns now, stored in place of what is there."""
+        limit = (self._backend or self._open()).max_value
+        loaded = self.run(steps.renew(self._core, key, policy, loader, limit=limit))
+        if isinstance(loaded, Raised):
+            raise loaded.error
+        return loaded.value
+
+    def store(self, operation: str, values: dict[str, T], policy: Policy[T]) -> None:
+        """Store values by their keys, in place of what is there.
+
+        Raises:
+            CodecError: one has no stored form.
+            CacheUnavailableError: the server did not take them; the keys are in doubt now.
+        """
+        limit = (self._backend or self._open()).max_value
+        for keys, step in self._core.replacement(values, policy, limit):
+            self.run(steps.write(self._core, operation, keys, step, policy.doubtful))
+
+    def remove(self, operation: str, keys: Sequence[str], doubtful: float) -> None:
+        """Remove what is stored under `keys`; loads under way will not be stored.
+
+        doubtful: seconds after which an older value has certainly expired.
+
+        Raises:
+            CacheUnavailableError: the server did not take it; the keys are in doubt now.
+        """
+        self.run(steps.write(self._core, operation, keys, ("delete", tuple(keys)), doubtful))
+
+    def read_many(self, keys: Sequence[str], policy: Policy[T]) -> dict[str, Found[T]]:
+        """Return what there is under each key, in one round trip."""
+        core = self._core
+        doubted = self.run(steps.clear(core, keys)) if core.suspects.any else ()
+        answers = self.ask("get_many", keys)
+        if isinstance(answers, Failed):
+            return dict.fromkeys(keys, NO_ANSWER)
+        found = {
+            key: NO_ANSWER if key in doubted else core.judge(key, stored, policy)
+            for key, stored in zip(keys, answers, strict=True)
+        }
+        for key, one in found.items():
+            core.count(key, one.decision)
+        return found
+
+    def fetch_many(
+        self,
+        keys: Sequence[str],
+        policy: Policy[T],
+        loader: Callable[[Sequence[str]], dict[str, T]],
+    ) -> dict[str, T]:
+        """Return the values of `keys`, those that are not there loaded in one run."""
+        found = self.read_many(keys, policy)
+        values = {k: cast("T", one.value) for k, one in found.items() if one.decision is HIT}
+        missing = [key for key in keys if key not in values]
+        asked = not any(found[key].decision is UNASKED for key in missing)
+        if any(map(self._core.is_loading, missing)):  # inside this very load
+            return values | loader(missing)
+        while missing:
+            mine, others = self._claims.claim(missing)
+            if mine:
+                with self._claims.settling(mine) as results:
+                    results |= self._loaded_many(list(mine), policy, loader, asked)
+                values |= {key: loaded.value for key, loaded in results.items()}
+            missing = []
+            for key, claim in others.items():
+                loaded = claim.result(deadline.remaining())
+                if loaded is ABANDONED:
+                    missing.append(key)
+                elif loaded is not None:
+                    values[key] = policy.codec.copy(loaded.value, loaded.payload)
+        return values
+
+    def _loaded_many(
+        self,
+        keys: Sequence[str],
+        policy: Policy[T],
+        loader: Callable[[Sequence[str]], dict[str, T]],
+        asked: bool,
+    ) -> dict[str, Loaded[T]]:
+        limit = (self._backend or self._open()).max_value
+        todo = steps.settle_many(self._core, keys, policy, loader, asked=asked, limit=limit)
+        loaded = self.run(todo)
+        if isinstance(loaded, Raised):
+            raise loaded.error
+        return loaded

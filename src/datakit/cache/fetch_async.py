@@ -1,227 +1,286 @@
 """The cache's work for tasks: `fetch`, awaited."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar, cast
 
+from datakit.cache import steps
 from datakit.cache.backends.base import AsyncBackend
 from datakit.cache.backends.opening import Backends
-from datakit.cache.codec import Codec
-from datakit.cache.core import MISS, UNASKED, Absent, Core
-from datakit.cache.entry import EntryError
-from datakit.cache.fetch import Loaded
-from datakit.cache.loads import Load
-from datakit.cache.ttl import NEVER, Lifetime, longest, seconds_for
+from datakit.cache.claims import ABANDONED, Claim, Claims
+from datakit.cache.core import NO_ANSWER, Core, Failed, Found, loading
+from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
+from datakit.cache.policy import Policy
+from datakit.cache.steps import Loaded, Raised, Steps
+from datakit.resilience import deadlines
+from datakit.resilience.breaker import CircuitBreaker
+from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight_async import AsyncSingleFlight
 
 T = TypeVar("T")
 
 
 class AsyncFetcher:
-    """Reads, loads, stores and removes. Keys are those of the store."""
+    """Reads, loads, stores and removes. Keys are those of the store.
 
-    def __init__(self, core: Core, backends: Backends) -> None:
+    breaker: None for memory://.
+    """
+
+    def __init__(self, core: Core, backends: Backends, breaker: CircuitBreaker | None) -> None:
         self._core = core
         self._backends = backends
-        self._backend: AsyncBackend | None = None
+        self._breaker = breaker
+        self._backend: AsyncBackend[Any] | None = None
         self._flight: AsyncSingleFlight[Loaded[Any]] = AsyncSingleFlight()
+        self._claims = Claims()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        core.forgetters += [self._flight.forget, self._claims.forget]
 
-    async def read(self, key: str, codec: Codec[T]) -> T | Absent:
-        """Return the value under `key`, or why there is none. Never raises for the server."""
-        backend = self._backend or self._open()
-        core = self._core
-        if core.suspects.any and not await self._cleared(key, backend):
-            return UNASKED
-        try:
-            entry = await backend.get(key)
-        except EntryError as exc:
-            return core.rejected(key, str(exc))
-        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
-            return core.failed("get", exc)
-        if entry is None:
-            return MISS
-        return core.value_of(key, entry, codec)
-
-    async def fetch(
-        self, key: str, codec: Codec[T], ttl: Lifetime, loader: Callable[[], Awaitable[T]]
-    ) -> T:
-        """Return the value under `key`, else what `loader()` gives, run once for all callers."""
-        seen = self._core.loads.finished
-        found = await self.read(key, codec)
-        if found is not MISS and found is not UNASKED:
-            return found
-        return await self.load(key, codec, ttl, loader, found, seen)
-
-    async def load(
-        self,
-        key: str,
-        codec: Codec[T],
-        ttl: Lifetime,
-        loader: Callable[[], Awaitable[T]],
-        absent: Absent,
-        seen: int,
-    ) -> T:
-        """Return what `await loader()` returns, run once for all callers of `key`, and store it.
-
-        absent: what `read` found. seen: `loads.finished` from before that read.
-        """
-        mine: list[T] = []
-
-        async def work() -> Loaded[T]:
-            again = await self._again(key, codec, absent, seen)
-            if again is not MISS and again is not UNASKED:
-                mine.append(again)
-                return Loaded(again, self._core.payload(key, codec, again))
-            loaded = await self._run(key, codec, ttl, loader, load, asked=again is MISS)
-            mine.append(loaded.value)
-            return Loaded(loaded.value, loaded.payload)
-
-        load = self._core.loads.join(key)
-        try:
-            shared = await self._flight.run(load, work)
-        finally:
-            self._core.loads.leave(load)
-        return mine[0] if mine else codec.copy(shared.value, shared.payload)
-
-    async def _again(self, key: str, codec: Codec[T], absent: Absent, seen: int) -> T | Absent:
-        """Read once more where another load ended between our read and our turn."""
-        if absent is MISS and self._core.loads.finished != seen:
-            return await self.read(key, codec)
-        return absent
-
-    async def _run(
-        self,
-        key: str,
-        codec: Codec[T],
-        ttl: Lifetime,
-        loader: Callable[[], Awaitable[T]],
-        load: Load,
-        *,
-        asked: bool,
-    ) -> Loaded[T]:
-        value = await (loader() if asked else self._core.bulkhead.acall(loader))
-        payload = self._core.payload(key, codec, value)
-        if asked and payload is not None:
-            await self._fill(key, value, payload, seconds_for(ttl, value), load)
-        self._core.loads.finish()
-        return Loaded(value, payload)
-
-    async def _fill(
-        self, key: str, value: object, payload: bytes, seconds: float, load: Load
-    ) -> None:
-        if seconds <= 0 or load.void:
-            return
-        backend = self._backend or self._open()
-        entry, kept = self._core.entry(value, payload, seconds)
-        try:
-            await backend.set(key, entry, kept)
-            if load.void:  # invalidated while it was stored: which came last cannot be told
-                await backend.delete(key)
-        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
-            self._core.failed("set", exc)
-            if load.void:
-                self._core.doubt(key, seconds)
-        except BaseException:  # interrupted between storing it and taking it back
-            if load.void:
-                self._core.doubt(key, seconds)
-            raise
-
-    async def renew(
-        self, key: str, codec: Codec[T], ttl: Lifetime, loader: Callable[[], Awaitable[T]]
-    ) -> T:
-        """Return what `loader()` gives now, stored in place of what is there."""
-        loads = self._core.loads
-        loads.void(key)
-        load = loads.join(key)
-        try:
-            value = await loader()
-        finally:
-            loads.leave(load)
-        payload = self._core.payload(key, codec, value)
-        seconds = seconds_for(ttl, value)
-        if not load.void:
-            await self._replace(key, value, payload, seconds, longest(ttl))
-        loads.finish()
-        return value
-
-    async def _replace(
-        self, key: str, value: object, payload: bytes | None, seconds: float, doubtful: float
-    ) -> None:
-        """Store a value that is newer than the stored one; failing that, stop serving the key."""
-        try:
-            await self._write(key, value, payload, seconds)
-        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
-            self._core.failed("set", exc)
-            self._core.doubt(key, doubtful)
-        except BaseException:  # interrupted: the server may or may not have taken it
-            self._core.doubt(key, doubtful)
-            raise
-
-    async def _write(self, key: str, value: object, payload: bytes | None, seconds: float) -> None:
-        """Put the value in place, or remove what is there where the value must not be stored."""
-        core = self._core
-        backend = self._backend or self._open()
-        suspect = core.suspects.find(key, core.monotonic())
-        core.loads.void(key)
-        if payload is None or seconds <= 0:
-            await backend.delete(key)
-        else:
-            entry, kept = core.entry(value, payload, seconds)
-            await backend.set(key, entry, kept)
-        core.suspects.settle(key, suspect)
-
-    async def store(self, key: str, codec: Codec[T], ttl: Lifetime, value: T) -> None:
-        """Store `value` in place of what is there.
-
-        Raises:
-            CodecError: it has no stored form.
-            CacheUnavailableError: the server did not take it; the key is in doubt now.
-        """
-        payload = codec.encode(value)
-        seconds = seconds_for(ttl, value)
-        self._backend = self._backend or self._open()
-        try:
-            await self._write(key, value, payload, seconds)
-        except Exception as exc:
-            raise self._core.refused("set", key, longest(ttl), exc) from exc
-        except BaseException:  # interrupted: the server may or may not have taken it
-            self._core.doubt(key, longest(ttl))
-            raise
-
-    async def remove(self, key: str, doubtful: float = NEVER) -> None:
-        """Remove what is stored under `key`; a load under way will not be stored.
-
-        doubtful: seconds after which an older value has certainly expired.
-
-        Raises:
-            CacheUnavailableError: the server did not take it; the key is in doubt now.
-        """
-        self._backend = self._backend or self._open()
-        try:
-            await self._write(key, None, None, 0)
-        except Exception as exc:
-            raise self._core.refused("delete", key, doubtful, exc) from exc
-        except BaseException:  # interrupted: the server may or may not have taken it
-            self._core.doubt(key, doubtful)
-            raise
-
-    async def _cleared(self, key: str, backend: AsyncBackend) -> bool:
-        """Return whether there is no doubt about `key`, once the invalidation is tried again."""
-        suspect = self._core.suspects.find(key, self._core.monotonic())
-        if suspect is None:
-            return True
-        try:
-            await backend.delete(key)
-        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
-            self._core.failed("delete", exc)
-            return False
-        self._core.suspects.settle(key, suspect)
-        return True
-
-    def _open(self) -> AsyncBackend:
+    def _open(self) -> AsyncBackend[Any]:
         self._backend = self._backends.for_tasks()
         return self._backend
 
     async def close(self) -> None:
-        """Give up connections; the next use opens new ones."""
+        """Give up the running loop's connections; the next use opens new ones."""
         if self._backend is not None:
             await self._backend.close()
+
+    async def ask(self, operation: str, *args: Any) -> Any:
+        """Return the store's answer, or `Failed`."""
+        backend = self._backend or self._open()
+        method = getattr(backend, operation)
+        try:
+            if self._breaker is None:
+                return await method(*args)
+            return await self._breaker.acall(method, *args)
+        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
+            return self._core.failed(operation, exc)
+
+    async def run(self, todo: Steps[T]) -> T:
+        """Take all the steps and return their result."""
+        try:
+            step = next(todo)
+            while True:
+                try:
+                    answer = await self._perform(*step)
+                except BaseException as exc:  # noqa: BLE001 - the steps say what becomes of it
+                    step = todo.throw(exc)
+                else:
+                    step = todo.send(answer)
+        except StopIteration as stop:
+            return cast("T", stop.value)
+
+    async def _perform(self, name: str, *args: Any) -> Any:
+        if name == "load":
+            return await self._load(*args)
+        if name == "sleep":
+            return await self._core.clock.asleep(deadline.bound(args[0]))
+        return await self.ask(name, *args)
+
+    async def _load(
+        self,
+        loader: Callable[[], Awaitable[T]],
+        keys: Sequence[str],
+        seconds: float | None,
+        bounded: bool,
+    ) -> T:
+        token = loading.set(loading.get().union((id(self._core), key) for key in keys))
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await (self._core.bulkhead.acall(loader) if bounded else loader())
+        except TimeoutError as exc:
+            if limit.expired():
+                raise over(f"loading {keys[0]!r}") from exc
+            raise
+        finally:
+            loading.reset(token)
+
+    async def read(self, key: str, policy: Policy[T]) -> Found[T]:
+        """Return what there is under `key`. Never raises for the server."""
+        core = self._core
+        if core.suspects.any and key in await self.run(steps.clear(core, (key,))):
+            return NO_ANSWER
+        found = core.judge(key, await self.ask("get", key), policy)
+        core.count(key, found.decision)
+        return found
+
+    async def fetch(self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]]) -> T:
+        """Return the value under `key`, else what `loader()` gives, run once for all callers."""
+        found = await self.read(key, policy)
+        if found.decision is HIT:
+            return cast("T", found.value)
+        return await self.follow(key, policy, loader, found)
+
+    async def follow(
+        self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]], found: Found[T]
+    ) -> T:
+        """Return the value to serve after a read that was no plain hit."""
+        if self._core.is_loading(key):  # inside this very load: it would wait for itself
+            return await loader()
+        if found.decision is MISS or found.decision is UNASKED:
+            return await self._shared(key, policy, loader, asked=found.decision is MISS)
+        if found.decision is SPARE:
+            return await self._soft(key, policy, loader, found)
+        return self._renewed(key, policy, loader, found)
+
+    async def _shared(
+        self,
+        key: str,
+        policy: Policy[T],
+        loader: Callable[[], Awaitable[T]],
+        *,
+        asked: bool = True,
+        newer_than: float | None = None,
+    ) -> T:
+        """Return what one of the callers of `key` finds or loads."""
+        mine: list[T] = []
+
+        async def work() -> Loaded[T]:
+            limit = (self._backend or self._open()).max_value
+            todo = steps.settle(
+                self._core, key, policy, loader, asked=asked, newer_than=newer_than, limit=limit
+            )
+            loaded = await self.run(todo)
+            if isinstance(loaded, Raised):
+                raise loaded.error
+            mine.append(loaded.value)
+            return loaded
+
+        shared = await self._flight.run(key, work)
+        return mine[0] if mine else policy.codec.copy(shared.value, shared.payload)
+
+    async def _soft(
+        self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]], found: Found[T]
+    ) -> T:
+        """Load, and serve what is there when that takes longer than the soft timeout."""
+        soft = policy.soft_load_timeout
+        if soft is None:
+            return await self._shared(key, policy, loader)
+        task = self._spawn(self._shared(key, policy, loader))
+        await asyncio.wait({task}, timeout=deadline.bound(soft))
+        if task.done():
+            return task.result()
+        if deadline.remaining() == 0:
+            raise over(f"loading {key!r}")
+        self._core.served_stale(key)
+        return cast("T", found.value)
+
+    def _renewed(
+        self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]], found: Found[T]
+    ) -> T:
+        """Serve what is there, and have it loaded anew unless somebody does that already."""
+        assert found.entry is not None
+        if key not in self._flight and self._core.begin_renewal(key):
+            newer_than = found.entry.stored_at
+            task = self._spawn(self._shared(key, policy, loader, newer_than=newer_than))
+            task.add_done_callback(lambda _: self._core.end_renewal(key))
+        return cast("T", found.value)
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Let `work` go on outside the caller's deadline and cancellation."""
+
+        async def outside() -> T:
+            deadlines.current.set(None)
+            return await work
+
+        def end(task: "asyncio.Task[T]") -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()  # read, so that a failure nobody waited for is not logged
+
+        task = asyncio.get_running_loop().create_task(outside())
+        self._tasks.add(task)
+        task.add_done_callback(end)
+        return task
+
+    async def renew(self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]]) -> T:
+        """Return what `loader()` gives now, stored in place of what is there."""
+        limit = (self._backend or self._open()).max_value
+        loaded = await self.run(steps.renew(self._core, key, policy, loader, limit=limit))
+        if isinstance(loaded, Raised):
+            raise loaded.error
+        return loaded.value
+
+    async def store(self, operation: str, values: dict[str, T], policy: Policy[T]) -> None:
+        """Store values by their keys, in place of what is there.
+
+        Raises:
+            CodecError: one has no stored form.
+            CacheUnavailableError: the server did not take them; the keys are in doubt now.
+        """
+        limit = (self._backend or self._open()).max_value
+        for keys, step in self._core.replacement(values, policy, limit):
+            await self.run(steps.write(self._core, operation, keys, step, policy.doubtful))
+
+    async def remove(self, operation: str, keys: Sequence[str], doubtful: float) -> None:
+        """Remove what is stored under `keys`; loads under way will not be stored.
+
+        doubtful: seconds after which an older value has certainly expired.
+
+        Raises:
+            CacheUnavailableError: the server did not take it; the keys are in doubt now.
+        """
+        await self.run(steps.write(self._core, operation, keys, ("delete", tuple(keys)), doubtful))
+
+    async def read_many(self, keys: Sequence[str], policy: Policy[T]) -> dict[str, Found[T]]:
+        """Return what there is under each key, in one round trip."""
+        core = self._core
+        doubted = await self.run(steps.clear(core, keys)) if core.suspects.any else ()
+        answers = await self.ask("get_many", keys)
+        if isinstance(answers, Failed):
+            return dict.fromkeys(keys, NO_ANSWER)
+        found = {
+            key: NO_ANSWER if key in doubted else core.judge(key, stored, policy)
+            for key, stored in zip(keys, answers, strict=True)
+        }
+        for key, one in found.items():
+            core.count(key, one.decision)
+        return found
+
+    async def fetch_many(
+        self,
+        keys: Sequence[str],
+        policy: Policy[T],
+        loader: Callable[[Sequence[str]], Awaitable[dict[str, T]]],
+    ) -> dict[str, T]:
+        """Return the values of `keys`, those that are not there loaded in one run."""
+        found = await self.read_many(keys, policy)
+        values = {k: cast("T", one.value) for k, one in found.items() if one.decision is HIT}
+        missing = [key for key in keys if key not in values]
+        asked = not any(found[key].decision is UNASKED for key in missing)
+        if any(map(self._core.is_loading, missing)):  # inside this very load
+            return values | await loader(missing)
+        while missing:
+            mine, others = self._claims.claim(missing)
+            if mine:  # in a task: other batches may wait for it when we are cancelled
+                task = self._spawn(self._settle_claims(mine, policy, loader, asked))
+                results = await asyncio.shield(task)
+                values |= {key: loaded.value for key, loaded in results.items()}
+            missing = []
+            for key, claim in others.items():
+                async with asyncio.timeout(deadline.remaining()):
+                    loaded = await asyncio.wrap_future(claim)
+                if loaded is ABANDONED:
+                    missing.append(key)
+                elif loaded is not None:
+                    values[key] = policy.codec.copy(loaded.value, loaded.payload)
+        return values
+
+    async def _settle_claims(
+        self,
+        mine: dict[str, Claim],
+        policy: Policy[T],
+        loader: Callable[[Sequence[str]], Awaitable[dict[str, T]]],
+        asked: bool,
+    ) -> dict[str, Loaded[T]]:
+        limit = (self._backend or self._open()).max_value
+        with self._claims.settling(mine) as results:
+            todo = steps.settle_many(
+                self._core, list(mine), policy, loader, asked=asked, limit=limit
+            )
+            loaded = await self.run(todo)
+            if isinstance(loaded, Raised):
+                raise loaded.error
+            results |= loaded
+        return results

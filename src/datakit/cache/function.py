@@ -1,12 +1,11 @@
-"""A cached `def`, and the same bound to an object."""
+"""A cached `def`, free or bound to an object."""
 
 from collections.abc import Callable
 from functools import partial, update_wrapper
-from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
-from datakit.cache.core import MISS, UNASKED
-from datakit.cache.plan import Options, Plan, plan_for
-from datakit.cache.ttl import longest
+from datakit.cache.entry import HIT
+from datakit.cache.plan import FunctionOptions, Plan, plan_for
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -18,11 +17,16 @@ class CachedFunction(Generic[P, R]):
     """A function whose results are kept. The helpers take the call's arguments."""
 
     __wrapped__: Callable[P, R]
+    __name__: str
+    __qualname__: str
 
-    def __init__(self, fn: Callable[P, R], options: Options) -> None:
+    def __init__(self, fn: Callable[P, R], options: FunctionOptions) -> None:
         update_wrapper(self, fn)
         self._options = options
         self._plan: Plan[R] | None = None
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return self.__qualname__
 
     def _open(self) -> Plan[R]:
         self._plan = plan = plan_for(self.__wrapped__, self._options)
@@ -37,12 +41,11 @@ class CachedFunction(Generic[P, R]):
         """
         plan = self._plan or self._open()
         key = plan.build(args, kwargs)
-        seen = plan.loads.finished
-        found = plan.threads.read(key, plan.codec)
-        if found is not MISS and found is not UNASKED:
-            return found
+        found = plan.threads.read(key, plan.policy)
+        if found.decision is HIT:
+            return cast("R", found.value)
         loader = partial(self.__wrapped__, *args, **kwargs)
-        return plan.threads.load(key, plan.codec, plan.ttl, loader, found, seen)
+        return plan.threads.follow(key, plan.policy, loader, found)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key under which the result for these arguments is stored.
@@ -55,14 +58,14 @@ class CachedFunction(Generic[P, R]):
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the kept result without running the function; None when there is none."""
         plan = self._plan or self._open()
-        found = plan.threads.read(plan.build(args, kwargs), plan.codec)
-        return None if found is MISS or found is UNASKED else found
+        found = plan.threads.read(plan.build(args, kwargs), plan.policy)
+        return found.value if found.decision.is_fresh else None
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now, keep its result in place of the old one, and return it."""
         plan = self._plan or self._open()
         loader = partial(self.__wrapped__, *args, **kwargs)
-        return plan.threads.renew(plan.build(args, kwargs), plan.codec, plan.ttl, loader)
+        return plan.threads.renew(plan.build(args, kwargs), plan.policy, loader)
 
     def put(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Keep `value` as the result for these arguments.
@@ -72,7 +75,7 @@ class CachedFunction(Generic[P, R]):
             CacheUnavailableError: the server did not take it; see `invalidate`.
         """
         plan = self._plan or self._open()
-        plan.threads.store(plan.build(args, kwargs), plan.codec, plan.ttl, value)
+        plan.threads.store("put", {plan.build(args, kwargs): value}, plan.policy)
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget the result for these arguments; a load of it under way will not be kept.
@@ -82,7 +85,7 @@ class CachedFunction(Generic[P, R]):
                 the cache no more until an invalidation gets through or the TTL has passed.
         """
         plan = self._plan or self._open()
-        plan.threads.remove(plan.build(args, kwargs), longest(plan.ttl))
+        plan.threads.remove("invalidate", (plan.build(args, kwargs),), plan.policy.doubtful)
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Self: ...
@@ -94,34 +97,19 @@ class CachedFunction(Generic[P, R]):
         return self if instance is None else BoundCachedFunction(self, instance)
 
 
-class BoundCachedFunction(Generic[P, R]):
+class BoundCachedFunction(CachedFunction[P, R]):
     """A cached method of one object: `CachedFunction` with its first argument given."""
 
     def __init__(self, function: CachedFunction[..., R], instance: object) -> None:
         self._function = function
         self._instance = instance
-        self.__wrapped__: Callable[P, R] = partial(function.__wrapped__, instance)
+        self._plan = None
+        self.__wrapped__ = partial(function.__wrapped__, instance)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the kept result, else run the method once for all who ask, and keep it."""
-        return self._function(self._instance, *args, **kwargs)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._instance, self._function.__name__)
 
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Return the key under which the result for these arguments is stored."""
-        return self._function.key(self._instance, *args, **kwargs)
-
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """Return the kept result without running the method; None when there is none."""
-        return self._function.peek(self._instance, *args, **kwargs)
-
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the method now, keep its result in place of the old one, and return it."""
-        return self._function.refresh(self._instance, *args, **kwargs)
-
-    def put(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Keep `value` as the result for these arguments."""
-        self._function.put(value, self._instance, *args, **kwargs)
-
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Forget the result for these arguments; a load of it under way will not be kept."""
-        self._function.invalidate(self._instance, *args, **kwargs)
+    def _open(self) -> Plan[R]:
+        plan = self._function._plan or self._function._open()
+        self._plan = bound = plan.bound_to(self._instance)
+        return bound

@@ -1,16 +1,17 @@
 """How one function is cached: what is known at its decoration, and the rest at its first use."""
 
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from datakit.cache.codec import Codec, codec_of
+from datakit.cache.codec import CodecName, codec_for, returned_by
 from datakit.cache.core import Core
 from datakit.cache.fetch import Fetcher
 from datakit.cache.fetch_async import AsyncFetcher
-from datakit.cache.loads import Loads
+from datakit.cache.policy import Policy, Wishes
 from datakit.cache.signature import KeyRule
-from datakit.cache.ttl import Lifetime
+from datakit.errors import ConfigError
 
 R = TypeVar("R")
 
@@ -19,6 +20,7 @@ class Fetchers(NamedTuple):
     """What a decorated function needs of its cache."""
 
     core: Core
+    codec: CodecName
     for_threads: Fetcher
     for_tasks: AsyncFetcher
 
@@ -28,34 +30,75 @@ class Options:
     """What is known at decoration. `fetchers` gives the cache, and is not called before use."""
 
     fetchers: Callable[[], Fetchers]
-    rule: KeyRule
-    ttl: Lifetime
+    wishes: Wishes
+    key: str | None
+    ignore: Collection[str]
+    version: str | int | None
+
+    def for_function(self, fn: Callable[..., object]) -> "FunctionOptions":
+        """Return the options of one function, its signature read.
+
+        Raises:
+            ConfigError: an option does not fit it.
+            CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
+        """
+        rule = KeyRule(fn, key=self.key, ignore=self.ignore, version=self.version)
+        return FunctionOptions(self.fetchers, self.wishes, rule)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(Generic[R]):
+class FunctionOptions:
+    """What is known of one function."""
+
+    fetchers: Callable[[], Fetchers]
+    wishes: Wishes
+    rule: KeyRule
+
+
+class Plan(NamedTuple, Generic[R]):
     """What is known once the cache is there and the annotations can be resolved."""
 
     build: Callable[[tuple[object, ...], dict[str, Any]], str]
-    codec: Codec[R]
-    ttl: Lifetime
-    loads: Loads
+    policy: Policy[R]
+    core: Core
     threads: Fetcher
     tasks: AsyncFetcher
 
+    def bound_to(self, instance: object) -> "Plan[R]":
+        """Return the plan of calls whose first argument is `instance`."""
+        build = self.build
+        return self._replace(build=lambda args, kwargs: build((instance, *args), kwargs))
 
-def plan_for(fn: Callable[..., object], options: Options) -> Plan[Any]:
+
+def plan_for(fn: Callable[..., object], options: FunctionOptions) -> Plan[Any]:
     """Return the plan of `fn`.
 
     Raises:
         ConfigError: its return annotation cannot be resolved or stored.
     """
-    fetchers = options.fetchers()
+    return _plan(returned_by(fn, options.rule.name), options)
+
+
+def many_plan_for(fn: Callable[..., object], options: FunctionOptions) -> Plan[Any]:
+    """Return the plan of a function that returns a mapping, whose values are stored one by one.
+
+    Raises:
+        ConfigError: its return annotation cannot be resolved or stored, or is no mapping.
+    """
+    returned = returned_by(fn, options.rule.name)
+    arguments = typing.get_args(returned)
+    if returned is not Any and len(arguments) != 2:
+        raise ConfigError(f"{options.rule.name}: annotate it with dict[id, value]")
+    return _plan(arguments[1] if arguments else Any, options)
+
+
+def _plan(returned: object, options: FunctionOptions) -> Plan[Any]:
+    fetchers, rule = options.fetchers(), options.rule
+    codec = codec_for(returned, rule.name, fetchers.codec, rule.version)
     return Plan(
-        build=options.rule.builder(fetchers.core.prefix).build,
-        codec=codec_of(fn),
-        ttl=options.ttl,
-        loads=fetchers.core.loads,
+        build=rule.builder(fetchers.core.prefix).build,
+        policy=options.wishes.policy(codec),
+        core=fetchers.core,
         threads=fetchers.for_threads,
         tasks=fetchers.for_tasks,
     )

@@ -1,5 +1,6 @@
 """Keys whose invalidation failed: this process must not serve them from the cache."""
 
+from itertools import islice
 from threading import Lock
 from typing import Final
 
@@ -7,6 +8,11 @@ from datakit.resilience.forks import renew_after_fork
 
 MAX_SUSPECTS: Final = 10_000
 """Keys remembered one by one."""
+
+RETRY_AFTER: Final = 1.0
+"""Seconds between two tries to get an invalidation through that nobody's read waits for."""
+
+RETRIED_AT_ONCE: Final = 100
 
 
 class Suspect:
@@ -25,8 +31,12 @@ class Suspects:
         self.start_anew()
         renew_after_fork(self)
         self._suspects: dict[str, Suspect] = {}
+        self._next_try = 0.0
         self.any = False
         """Whether there is doubt about anything: the one look that the path of a hit takes."""
+
+    def __len__(self) -> int:
+        return len(self._suspects)
 
     def start_anew(self) -> None:
         """Take a lock that no thread of a forked child's parent holds; the doubts stay."""
@@ -59,6 +69,16 @@ class Suspects:
             return suspect
         self.settle(key, suspect)
         return None
+
+    def due(self, now: float) -> dict[str, Suspect]:
+        """Return some that are to be tried again now; the next caller gets none for a second."""
+        with self._lock:
+            if now < self._next_try:
+                return {}
+            self._next_try = now + RETRY_AFTER
+            self._drop_expired(now)
+            self.any = bool(self._suspects)
+            return dict(islice(self._suspects.items(), RETRIED_AT_ONCE))
 
     def settle(self, key: str, suspect: Suspect | None) -> None:
         """End this doubt about `key`; a newer one, of a later invalidation, stays."""

@@ -176,6 +176,43 @@ class StaleServed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CacheHit(Event):
+    """A fresh value was served."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMiss(Event):
+    """Nothing was there that could be served."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStored(Event):
+    """A loaded value was stored, for `seconds` at most."""
+
+    key: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStaleServed(Event):
+    """A value was served past its time, as its function allows."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLoadFailed(Event):
+    """A load failed and a value that was there was served. `error` is a type's name."""
+
+    key: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class CacheUnavailable(Event):
     """A cache operation failed and the work went on without the cache."""
 

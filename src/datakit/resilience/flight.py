@@ -66,6 +66,15 @@ class SingleFlight(Generic[T]):
             if flight.error is not None and not flight.out_of_time:
                 raise flight.error
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Return whether a run for `key` is under way that another caller would join."""
+        return key in self._flights
+
+    def forget(self, key: Hashable) -> None:
+        """Let later callers of `key` begin a run of their own; who waits already, waits on."""
+        with self._lock:
+            self._flights.pop(key, None)
+
     def _lead(self, key: Hashable, flight: _Flight[T], work: Callable[[], T]) -> T:
         try:
             value = work()
@@ -77,7 +86,8 @@ class SingleFlight(Generic[T]):
             raise
         finally:
             with self._lock:
-                self._flights.pop(key, None)  # absent in a child forked by the work
+                if self._flights.get(key) is flight:  # not in a child forked by the work
+                    del self._flights[key]
             flight.done.set()
 
 

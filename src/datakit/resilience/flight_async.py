@@ -67,6 +67,17 @@ class AsyncSingleFlight(Generic[T]):
                 if not joined or not run.out_of_time or deadline.remaining() == 0:
                     raise
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Return whether this loop has a run for `key` that another caller would join."""
+        return key in self._runs.get(asyncio.get_running_loop(), ())
+
+    def forget(self, key: Hashable) -> None:
+        """Let later callers of `key`, in all loops, begin a run of their own; who waits already,
+        waits on."""
+        with self._lock:
+            for runs in self._runs.values():
+                runs.pop(key, None)
+
     def _begin(
         self,
         runs: dict[Hashable, _Run[T]],

@@ -122,9 +122,15 @@ def side_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Cache], Any]]:
 
 @pytest.fixture
 def seen() -> Iterator[list[events.Event]]:
-    """The events of the test."""
+    """The events of the test that tell of trouble."""
     found: list[events.Event] = []
-    unsubscribe = events.subscribe(found.append)
+    daily = (events.CacheHit, events.CacheMiss, events.CacheStored)
+
+    def note(event: events.Event) -> None:
+        if not isinstance(event, daily):
+            found.append(event)
+
+    unsubscribe = events.subscribe(note)
     yield found
     unsubscribe()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import threading
 import time
@@ -248,10 +249,9 @@ def old_redis(conn: socket.socket) -> None:
         if b"HELLO" in data:
             words = data.decode().split("\r\n")[2::2]
             conn.sendall(f"-ERR unknown command `{words[0]}`, args: {words[1:]}\r\n".encode())
-        elif b"GET" in data:
-            conn.sendall(b"$-1\r\n")
-        else:
-            conn.sendall(b"+OK\r\n")
+            continue
+        for command in re.split(rb"\*\d+\r\n", data)[1:]:
+            conn.sendall(b"$-1\r\n" if command.startswith(b"$3\r\nGET") else b"+OK\r\n")
 
 
 def test_server_without_resp3_is_asked_for_resp2(side_of: Any, seen: list[events.Event]) -> None:

@@ -15,11 +15,11 @@ from datakit.errors import CodecError, ConfigError
 from datakit.testing import FakeClock
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "memcached"])
 def cache(request: pytest.FixtureRequest, clock: FakeClock) -> Cache:
     url = "memory://"
-    if request.param == "redis":
-        url = request.getfixturevalue("redis_server").url
+    if request.param != "memory":
+        url = request.getfixturevalue(f"{request.param}_server").url
     return Cache(url, namespace=uuid.uuid4().hex, timeout=5, clock=clock)
 
 

@@ -1,59 +1,84 @@
 """From a target to its backends; the driver is imported here and not before."""
 
 from threading import Lock
+from typing import Any
 
+from datakit._clock import WaitingClock
 from datakit.cache.backends.base import AsyncBackend, Backend
 from datakit.cache.backends.url import Target
 
 
 class Backends:
-    """The sync and the async backend of one cache, each made when it is first asked for."""
+    """The sync and the async backend of one cache, made when one of them is first asked for."""
 
     def __init__(
-        self, target: Target, *, timeout: float, connect_timeout: float, max_items: int
+        self,
+        target: Target,
+        *,
+        timeout: float,
+        connect_timeout: float,
+        limit: int,
+        by_bytes: bool,
+        clock: WaitingClock,
     ) -> None:
         self._target = target
         self._timeout = timeout
         self._connect_timeout = connect_timeout
-        self._max_items = max_items
+        self._limit = limit
+        self._by_bytes = by_bytes
+        self._clock = clock
         self._lock = Lock()
-        self._sync: Backend | None = None
-        self._async: AsyncBackend | None = None
+        self._pair: tuple[Backend[Any], AsyncBackend[Any]] | None = None
 
-    def for_threads(self) -> Backend:
+    def for_threads(self) -> Backend[Any]:
         """Return the backend to use from threads, always the same."""
-        with self._lock:
-            if self._sync is None:
-                self._open()
-            assert self._sync is not None
-            return self._sync
+        return self._both()[0]
 
-    def for_tasks(self) -> AsyncBackend:
+    def for_tasks(self) -> AsyncBackend[Any]:
         """Return the backend to use from tasks, always the same."""
+        return self._both()[1]
+
+    def _both(self) -> tuple[Backend[Any], AsyncBackend[Any]]:
         with self._lock:
-            if self._async is None:
-                self._open()
-            assert self._async is not None
-            return self._async
+            if self._pair is None:
+                open_pair = {"memory": self._memory, "memcached": self._memcached}
+                self._pair = open_pair.get(self._target.scheme, self._redis)()
+            return self._pair
 
-    def _open(self) -> None:
-        if self._target.scheme == "memory":
-            self._open_memory()
-        else:
-            self._open_redis()
+    def _memory(self) -> tuple[Backend[Any], AsyncBackend[Any]]:
+        from datakit.cache.backends.memory import AsyncMemoryBackend, MemoryBackend
 
-    def _open_memory(self) -> None:
-        from datakit.cache.backends.memory import MemoryBackend
+        memory = MemoryBackend(self._limit, by_bytes=self._by_bytes, clock=self._clock)
+        return memory, AsyncMemoryBackend(memory)
 
-        self._sync = memory = MemoryBackend(self._max_items)
-        self._async = memory.aio
-
-    def _open_redis(self) -> None:
-        from datakit.cache.backends.redis import RedisBackend
-        from datakit.cache.backends.redis_async import AsyncRedisBackend
-        from datakit.cache.backends.redis_async_pool import AsyncRedisPool
-        from datakit.cache.backends.redis_pool import RedisPool
+    def _redis(self) -> tuple[Backend[Any], AsyncBackend[Any]]:
+        from datakit.cache.backends.redis_dialect import RedisDialect
+        from datakit.cache.backends.redis_link import RedisDialler
+        from datakit.cache.backends.redis_link_async import AsyncRedisDialler
 
         limits = {"timeout": self._timeout, "connect_timeout": self._connect_timeout}
-        self._sync = RedisBackend(RedisPool(self._target, **limits))
-        self._async = AsyncRedisBackend(AsyncRedisPool(self._target, **limits))
+        dial = RedisDialler(self._target, **limits)
+        adial = AsyncRedisDialler(self._target, **limits)
+        return self._remote(RedisDialect(), dial, adial)
+
+    def _memcached(self) -> tuple[Backend[Any], AsyncBackend[Any]]:
+        from datakit.cache.backends.memcached_dialect import MemcachedDialect
+        from datakit.cache.backends.memcached_link import MemcachedDialler
+        from datakit.cache.backends.memcached_link_async import AsyncMemcachedDialler
+
+        dial = MemcachedDialler(self._target, self._connect_timeout)
+        adial = AsyncMemcachedDialler(self._target, self._connect_timeout)
+        return self._remote(MemcachedDialect(self._clock), dial, adial)
+
+    def _remote(
+        self, dialect: Any, dial: Any, adial: Any
+    ) -> tuple[Backend[Any], AsyncBackend[Any]]:
+        from datakit.cache.backends.dialect import AsyncRemoteBackend, RemoteBackend
+        from datakit.cache.backends.pool import Pool
+        from datakit.cache.backends.pool_async import AsyncPool
+
+        name, timeout = str(self._target), self._timeout
+        return (
+            RemoteBackend(dialect, Pool(dial, timeout=timeout, name=name)),
+            AsyncRemoteBackend(dialect, AsyncPool(adial, timeout=timeout, name=name)),
+        )

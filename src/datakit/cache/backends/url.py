@@ -10,13 +10,12 @@ from datakit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KNOWN: Final = ("memory", "redis", "rediss")
+KNOWN: Final = ("memory", "redis", "rediss", "memcached")
 PLANNED: Final = (
     "redis+cluster",
     "rediss+cluster",
     "redis+sentinel",
     "rediss+sentinel",
-    "memcached",
     "memcached+tls",
     "memcached+elasticache",
 )
@@ -53,7 +52,8 @@ class Target:
         if self.scheme == "memory":
             return "memory://"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}/{self.db}"
+        database = "" if self.scheme == "memcached" else f"/{self.db}"
+        return f"{self.scheme}://{host}:{self.port}{database}"
 
 
 def parse_url(url: str) -> Target:
@@ -67,12 +67,16 @@ def parse_url(url: str) -> Target:
         raise ConfigError(f"cache URL {scheme}://: not available yet; use {_known()}")
     if scheme not in KNOWN:
         raise ConfigError(f"cache URL: unknown scheme; use {_known()}")
+    if scheme == "memcached" and "," in url:
+        raise ConfigError("cache URL memcached://: several hosts are not available yet; give one")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         raise ConfigError(f"cache URL {scheme}://: malformed host or port") from None
-    return _memory(parts) if scheme == "memory" else _redis(scheme, parts, port)
+    if scheme == "memory":
+        return _memory(parts)
+    return _memcached(parts, port) if scheme == "memcached" else _redis(scheme, parts, port)
 
 
 def _known() -> str:
@@ -83,6 +87,12 @@ def _memory(parts: SplitResult) -> Target:
     if parts.netloc or parts.path or parts.query:
         raise ConfigError("cache URL memory://: takes nothing after the slashes; see max_items=")
     return Target("memory")
+
+
+def _memcached(parts: SplitResult, port: int | None) -> Target:
+    if parts.username or parts.password or parts.path.strip("/") or parts.query:
+        raise ConfigError("cache URL memcached://: takes a host and a port, and nothing else")
+    return Target("memcached", host=parts.hostname or "localhost", port=port or 11_211)
 
 
 def _redis(scheme: str, parts: SplitResult, port: int | None) -> Target:
@@ -120,8 +130,8 @@ def with_auth(target: Target, given: "PasswordAuth | Callable[[], Any] | None") 
     if given is None:
         return target
     auth = password_auth(given)
-    if target.scheme == "memory":
-        raise ConfigError("cache URL memory://: takes no auth=")
+    if target.scheme in ("memory", "memcached"):
+        raise ConfigError(f"cache URL {target.scheme}://: takes no auth=")
     if auth.needs_verified_tls and not target.tls:
         raise ConfigError(f"{auth!r} needs verified TLS: use rediss://{target.host}")
     return replace(target, auth=auth)

@@ -1,0 +1,117 @@
+"""Connections of tasks to one server, each exchange under one time limit: `pool`, awaited."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from datakit.cache.backends.base import RefusedError
+from datakit.cache.backends.pool import MAX_CONNECTIONS
+from datakit.resilience.deadlines import deadline
+
+
+class AsyncLink(Protocol):
+    """One connection."""
+
+    async def exchange(self, commands: list[Any]) -> list[Any]:
+        """Send the commands and return their replies, refusals among them."""
+        ...
+
+    async def is_usable(self, now: float) -> bool:
+        """Return whether it may serve on: it is open, nothing unasked came, it is not too old."""
+        ...
+
+    async def abort(self) -> None:
+        """Close the socket at once."""
+
+    async def close(self) -> None:
+        """Close it in good order."""
+
+
+class _LoopPool:
+    """The connections of one event loop; sockets and waits belong to it alone."""
+
+    def __init__(self) -> None:
+        self.places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self.idle: list[AsyncLink] = []
+
+
+class AsyncPool:
+    """At most 50 connections an event loop, the last one used first.
+
+    dial: makes a connection, and bounds the time that takes. timeout: seconds of an exchange, the
+    wait for a free connection included; less when the enclosing `deadline` is nearer. name: the
+    server's, for errors.
+    """
+
+    def __init__(
+        self, dial: Callable[[asyncio.Timeout], Awaitable[AsyncLink]], *, timeout: float, name: str
+    ) -> None:
+        self._dial = dial
+        self._timeout = timeout
+        self._name = name
+        self._pools: dict[asyncio.AbstractEventLoop, _LoopPool] = {}
+
+    def _pool(self, loop: asyncio.AbstractEventLoop) -> _LoopPool:
+        pool = self._pools.get(loop)
+        if pool is None:
+            open_pools = {loop: pool for loop, pool in self._pools.items() if not loop.is_closed()}
+            pool = open_pools[loop] = _LoopPool()
+            self._pools = open_pools
+        return pool
+
+    async def exchange(self, commands: list[Any]) -> list[Any]:
+        """Return the server's replies.
+
+        Raises:
+            OSError or the driver's error: it could not be asked in time.
+            DeadlineExceededError: nothing is left of the enclosing `deadline`.
+        """
+        loop = asyncio.get_running_loop()
+        pool = self._pool(loop)
+        limit = asyncio.timeout(deadline.bound(self._timeout))
+        try:
+            async with limit, pool.places:
+                link = await self._idle_link(pool, loop.time())
+                if link is None:
+                    link = await self._dial(limit)
+                    limit.reschedule(loop.time() + deadline.bound(self._timeout))
+                return await self._exchange(pool, link, commands)
+        except TimeoutError as exc:
+            if limit.expired():
+                raise TimeoutError(f"no answer from {self._name} in time") from exc
+            raise
+
+    async def _exchange(self, pool: _LoopPool, link: AsyncLink, commands: list[Any]) -> list[Any]:
+        try:
+            replies = await link.exchange(commands)
+        except BaseException:  # a reply may still come: nobody else must read it
+            await link.abort()
+            raise
+        pool.idle.append(link)
+        for reply in replies:
+            if type(reply) is RefusedError and reply.spent:
+                await self._drop(pool)
+        return replies
+
+    async def _idle_link(self, pool: _LoopPool, now: float) -> AsyncLink | None:
+        """Return a connection that waits for work, None when there is none in order."""
+        while pool.idle:
+            link = pool.idle.pop()
+            if await link.is_usable(now):
+                return link
+            await link.abort()
+        return None
+
+    @staticmethod
+    async def _drop(pool: _LoopPool) -> None:
+        while pool.idle:
+            await pool.idle.pop().abort()
+
+    async def close(self) -> None:
+        """Close the running loop's connections that wait for work."""
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        for link in pool.idle if pool else ():
+            with suppress(Exception):
+                async with asyncio.timeout(self._timeout):  # TLS waits for the peer's farewell
+                    await link.close()

@@ -1,0 +1,124 @@
+"""Redis connections of tasks."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio.connection import Connection, SSLConnection
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+from datakit.auth import Login
+from datakit.cache.backends.redis_options import (
+    NEWEST_PROTOCOL,
+    OLDEST_PROTOCOL,
+    connection_options,
+    is_outlived,
+    refusal,
+)
+from datakit.cache.backends.url import Target
+from datakit.resilience.deadlines import deadline
+
+
+class _Announcing:
+    """Tells when the connection that it is mixed into is made and the handshake begins."""
+
+    connected: Callable[[], None]
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[misc]
+        self.connected()
+
+
+class _TcpConnection(_Announcing, Connection):
+    """A connection in the clear."""
+
+
+class _TlsConnection(_Announcing, SSLConnection):
+    """An encrypted connection to a verified server."""
+
+
+class AsyncRedisLink:
+    """A connection that is made, spoken to by `exchange`."""
+
+    def __init__(self, target: Target, conn: Any) -> None:
+        self._target = target
+        self._conn = conn
+        self._made_at = asyncio.get_running_loop().time()
+
+    async def exchange(self, commands: list[Any]) -> list[Any]:
+        """Send the commands and return their replies, refusals among them."""
+        conn = self._conn
+        await conn.send_packed_command(conn.pack_commands(commands))
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await conn.read_response())
+            except ResponseError as exc:
+                replies.append(refusal(exc))
+        return replies
+
+    async def is_usable(self, now: float) -> bool:
+        """Return whether it may serve on: it is open, nothing unasked came, it is not too old."""
+        if is_outlived(self._target, self._made_at, now):
+            return False
+        try:
+            return not await self._conn.can_read()
+        except (RedisError, OSError):
+            return False
+
+    async def abort(self) -> None:
+        """Close the socket at once."""
+        await self._conn.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Close it in good order."""
+        await self._conn.disconnect()
+
+
+class AsyncRedisDialler:
+    """Makes connections to one server."""
+
+    def __init__(self, target: Target, *, timeout: float, connect_timeout: float) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._protocol = NEWEST_PROTOCOL
+
+    async def __call__(self, limit: asyncio.Timeout) -> AsyncRedisLink:
+        """Return a new connection, with another password if the first one is refused."""
+        auth, asked = self._target.auth, self._target.login
+        login = asked if auth is None else await auth.alogin(asked)
+        try:
+            return await self._speak(limit, login)
+        except AuthenticationError:
+            if auth is None or auth.refused(login, 1) is None:
+                raise
+        return await self._speak(limit, await auth.alogin(asked))
+
+    async def _speak(self, limit: asyncio.Timeout, login: Login) -> AsyncRedisLink:
+        """Return a new connection; a server that does not know RESP3 is asked for RESP2."""
+        try:
+            return await self._connect(self._protocol, limit, login)
+        except ResponseError:
+            if self._protocol == OLDEST_PROTOCOL:
+                raise
+        # outside the handler: the refusal may echo the credentials sent with HELLO
+        link = await self._connect(OLDEST_PROTOCOL, limit, login)
+        self._protocol = OLDEST_PROTOCOL
+        return link
+
+    async def _connect(self, protocol: int, limit: asyncio.Timeout, login: Login) -> AsyncRedisLink:
+        conn = (_TlsConnection if self._target.tls else _TcpConnection)(
+            **connection_options(self._target, protocol, login),
+            socket_timeout=None,  # `limit` is over everything, and costs one timer, not three
+            socket_connect_timeout=None,
+        )
+        now = asyncio.get_running_loop().time
+        conn.connected = lambda: limit.reschedule(now() + deadline.bound(self._timeout))
+        limit.reschedule(now() + deadline.bound(self._connect_timeout))
+        try:
+            await conn.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await conn.disconnect(nowait=True)
+            raise
+        return AsyncRedisLink(self._target, conn)

@@ -1,0 +1,79 @@
+"""Which keys are being loaded by a batch, so that another batch waits for them alone."""
+
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from enum import Enum
+from threading import Lock
+from typing import Any, Final, TypeAlias
+
+from datakit.cache.steps import Loaded
+from datakit.resilience.forks import renew_after_fork
+
+
+class Abandoned(Enum):
+    """The type of `ABANDONED`."""
+
+    ABANDONED = "abandoned"
+
+
+ABANDONED: Final = Abandoned.ABANDONED
+"""What a claim ends with when whoever made it was interrupted: another one has to load."""
+
+Claim: TypeAlias = "Future[Loaded[Any] | Abandoned | None]"
+"""Ends with what was loaded, None where there is no value, or the load's error."""
+
+
+class Claims:
+    """The keys that batches of this process load. Nothing here waits."""
+
+    def __init__(self) -> None:
+        self.start_anew()
+        renew_after_fork(self)
+
+    def start_anew(self) -> None:
+        """Forget all claims; called in a forked child, whose threads are gone."""
+        self._lock = Lock()
+        self._claims: dict[str, Claim] = {}
+
+    def claim(self, keys: Iterable[str]) -> tuple[dict[str, Claim], dict[str, Claim]]:
+        """Return the keys that are ours to load, and those that others do load."""
+        mine: dict[str, Claim] = {}
+        others: dict[str, Claim] = {}
+        with self._lock:
+            for key in keys:
+                theirs = self._claims.get(key)
+                if theirs is not None:
+                    others[key] = theirs
+                    continue
+                mine[key] = self._claims[key] = Future()
+                mine[key].set_running_or_notify_cancel()  # a waiter's cancel does not end it
+        return mine, others
+
+    def forget(self, key: str) -> None:
+        """Let later batches load `key` themselves; who waits already, waits on."""
+        with self._lock:
+            self._claims.pop(key, None)
+
+    @contextmanager
+    def settling(self, mine: Mapping[str, Claim]) -> Generator[dict[str, Loaded[Any]], None, None]:
+        """Give those who wait for `mine` what the block puts into its dict, or raises."""
+        results: dict[str, Loaded[Any]] = {}
+        try:
+            yield results
+        except Exception as exc:
+            error = exc
+            self._settle(mine, lambda claim, _: claim.set_exception(error))
+            raise
+        except BaseException:
+            self._settle(mine, lambda claim, _: claim.set_result(ABANDONED))
+            raise
+        self._settle(mine, lambda claim, key: claim.set_result(results.get(key)))
+
+    def _settle(self, mine: Mapping[str, Claim], end: Any) -> None:
+        with self._lock:
+            for key, claim in mine.items():
+                if self._claims.get(key) is claim:
+                    del self._claims[key]
+        for key, claim in mine.items():
+            end(claim, key)

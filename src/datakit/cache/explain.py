@@ -1,0 +1,89 @@
+"""Why a call would be a hit or a miss."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from datakit.cache.core import Core, Failed, describe
+from datakit.cache.entry import (
+    AHEAD,
+    HIT,
+    MISS,
+    SPARE,
+    STALE,
+    UNASKED,
+    UNSHARED,
+    Decision,
+    Entry,
+    EntryError,
+)
+from datakit.cache.function import CachedFunction
+from datakit.cache.function_async import AsyncCachedFunction
+from datakit.cache.plan import Plan
+from datakit.cache.policy import Policy
+from datakit.errors import CodecError, ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What one call would find. The value itself is not in it.
+
+    key: under which the result is stored. verdict: "hit", "refresh ahead", "stale while
+    revalidating", "stale if error", "miss" or "unavailable". reason: a sentence.
+    size: bytes of the stored form, None when nothing is there, 0 for an object kept in memory.
+    age, fresh_for: seconds since it was stored, and until it expires (negative: past it); None
+    where that is not known. in_doubt: whether an invalidation of the key failed.
+    """
+
+    key: str
+    verdict: str
+    reason: str
+    size: int | None = None
+    age: float | None = None
+    fresh_for: float | None = None
+    in_doubt: bool = False
+
+
+def plan_of(fn: object) -> Plan[Any]:
+    """Return the plan of a cached function.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(fn, CachedFunction | AsyncCachedFunction):
+        raise ConfigError(f"explain({fn!r}): give a function decorated with cached")
+    return fn._plan or fn._open()
+
+
+def explained(core: Core, key: str, stored: Any, policy: Policy[Any]) -> Explanation:
+    """Return what a call would make of `stored`, the answer of the store."""
+    in_doubt = core.suspects.find(key, core.monotonic()) is not None
+    if isinstance(stored, Failed):
+        return Explanation(key, UNASKED.value, describe(stored.cause), in_doubt=in_doubt)
+    if in_doubt:
+        reason = "an invalidation failed; it is tried again before the key is served"
+        return Explanation(key, UNASKED.value, reason, in_doubt=True)
+    if stored is None:
+        return Explanation(key, MISS.value, "nothing is stored under the key")
+    size = len(stored.payload) if isinstance(stored, Entry) else len(stored)
+    try:
+        entry, decision = core.opened(key, stored, policy)
+        policy.codec.decode(entry.payload) if entry.shared is UNSHARED else None
+    except (EntryError, CodecError) as exc:
+        return Explanation(key, MISS.value, f"of no use: {exc}", size)
+    now = core.wall()
+    is_dated = entry.stored_at > 0  # not without an envelope
+    age = now - entry.stored_at if is_dated else None
+    fresh_for = entry.fresh_until - now if is_dated else None
+    return Explanation(
+        key, decision.value, _reason(decision, -(fresh_for or 0)), size, age, fresh_for
+    )
+
+
+def _reason(decision: Decision, past: float) -> str:
+    expired = f"it expired {past:.1f} s ago"
+    return {
+        HIT: "it is fresh",
+        AHEAD: "it is fresh, and near enough to its end to be loaded anew",
+        STALE: f"{expired}, is served, and loaded anew",
+        SPARE: f"{expired} and is served only when the load fails",
+    }.get(decision, expired)
