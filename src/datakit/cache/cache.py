@@ -87,7 +87,9 @@ class Cache:
     ) -> None:
         _refuse_planned(l1=l1, resolver=resolver)
         _check(namespace, timeout, connect_timeout, on_invalidate_error)
-        counts = {"max_loads": max_loads, "max_items": max_items, "max_bytes": max_bytes or 1}
+        counts = {"max_loads": max_loads, "max_items": max_items}
+        if max_bytes is not None:
+            counts["max_bytes"] = max_bytes
         _check_counts(counts, refresh_threads)
         self._target = with_auth(parse_url(url), auth)
         self._codec = codec

@@ -1,7 +1,9 @@
 """One suite for both backends and both sides: a test speaks to a `Side`, whichever it is."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,23 @@ class Product:
 Load = Callable[[int], Product | None]
 
 
+class Loader:
+    """Counts its runs and returns a product named after the count; raises `error` if told so."""
+
+    def __init__(self, product: Any, seconds: float = 0.0) -> None:
+        self.product = product
+        self.seconds = seconds
+        self.calls = 0
+        self.error: Exception | None = None
+
+    def __call__(self, product_id: int) -> Any:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        time.sleep(self.seconds)
+        return self.product(product_id, f"name {self.calls}", ["a", "b"])
+
+
 class SyncSide:
     """The cache from threads."""
 
@@ -45,7 +64,21 @@ class SyncSide:
                 return list(pool.map(get_product, [product_id] * count))
 
         get_product.crowd = crowd  # type: ignore[attr-defined]
+        get_product.fn = get_product  # type: ignore[attr-defined]
         return get_product
+
+    def many(self, load: Callable[[Sequence[int]], dict[int, Product]], **options: Any) -> Any:
+        @self.cache.cached_many(**{"ttl": 60, "by": "ids", **options})
+        def load_products(ids: Sequence[int]) -> dict[int, Product]:
+            return load(ids)
+
+        return load_products
+
+    def drain(self) -> None:
+        """Wait for what goes on behind the callers' backs."""
+        refreshers = self.cache.fetchers.for_threads._refreshers
+        if refreshers is not None:
+            refreshers.submit(int).result()
 
     def close(self) -> None:
         self.cache.close()
@@ -55,13 +88,13 @@ class AsyncFunction:
     """A cached coroutine function whose every use is run to its end."""
 
     def __init__(self, function: Any, crowd: Any, run: Callable[..., Callable[..., Any]]) -> None:
-        self.key = function.key
+        self.key, self.fn = function.key, function
         self.call, self.crowd = run(function), run(crowd)
         self.peek, self.refresh = run(function.peek), run(function.refresh)
         self.put, self.invalidate = run(function.put), run(function.invalidate)
 
-    def __call__(self, product_id: int) -> Any:
-        return self.call(product_id)
+    def __call__(self, *args: Any) -> Any:
+        return self.call(*args)
 
 
 class AsyncSide:
@@ -98,11 +131,27 @@ class AsyncSide:
 
         return AsyncFunction(get_product, crowd, self._run)
 
+    def many(self, load: Callable[[Sequence[int]], dict[int, Product]], **options: Any) -> Any:
+        @self.cache.cached_many(**{"ttl": 60, "by": "ids", **options})
+        async def load_products(ids: Sequence[int]) -> dict[int, Product]:
+            return await asyncio.to_thread(load, ids)
+
+        return AsyncFunction(load_products, load_products, self._run)
+
+    def drain(self) -> None:
+        """Wait for what goes on behind the callers' backs."""
+
+        async def wait() -> None:
+            await asyncio.gather(*self.cache.fetchers.for_tasks._tasks, return_exceptions=True)
+
+        self._runner.run(wait())
+
     def close(self) -> None:
         self._runner.run(self.cache.aio.close())
         self._runner.close()
 
 
+STORES = ["memory", "redis", "memcached"]
 SIDES = {"sync": SyncSide, "async": AsyncSide}
 
 
@@ -150,3 +199,21 @@ def own_server() -> Iterator[RedisServer]:
 @pytest.fixture
 def product() -> type[Product]:
     return Product
+
+
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest) -> str:
+    """Where the cache of the test lies: the test runs once for each store."""
+    if request.param == "memory":
+        return "memory://"
+    return str(request.getfixturevalue(f"{request.param}_server").url)
+
+
+@pytest.fixture
+def cache(url: str, clock: FakeClock) -> Cache:
+    return Cache(url, namespace=uuid.uuid4().hex, timeout=5, clock=clock)
+
+
+@pytest.fixture
+def side(cache: Cache, side_of: Callable[[Cache], Any]) -> Any:
+    return side_of(cache)

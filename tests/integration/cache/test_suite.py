@@ -1,45 +1,16 @@
 """What every backend does, from threads and from tasks."""
 
 import threading
-import time
-import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.integration.cache.conftest import Loader
 
 from datakit import events
 from datakit.cache import Cache
 from datakit.errors import CodecError, ConfigError
 from datakit.testing import FakeClock
-
-
-@pytest.fixture(params=["memory", "redis", "memcached"])
-def cache(request: pytest.FixtureRequest, clock: FakeClock) -> Cache:
-    url = "memory://"
-    if request.param != "memory":
-        url = request.getfixturevalue(f"{request.param}_server").url
-    return Cache(url, namespace=uuid.uuid4().hex, timeout=5, clock=clock)
-
-
-@pytest.fixture
-def side(cache: Cache, side_of: Callable[[Cache], Any]) -> Any:
-    return side_of(cache)
-
-
-class Loader:
-    """Counts its runs and returns a product named after the count."""
-
-    def __init__(self, product: Any, seconds: float = 0.0) -> None:
-        self.product = product
-        self.seconds = seconds
-        self.calls = 0
-
-    def __call__(self, product_id: int) -> Any:
-        self.calls += 1
-        time.sleep(self.seconds)
-        return self.product(product_id, f"name {self.calls}", ["a", "b"])
 
 
 def test_value_is_loaded_once_and_has_its_type(side: Any, product: Any) -> None:
