@@ -171,6 +171,8 @@ def renew(
 
     The lease is taken from whoever has it: what they began to load before us is not stored.
     """
+    if core.suspects.any:
+        yield from clear(core, (key,))
     grants = yield "acquire", (key,), policy.lease, True
     asked = not isinstance(grants, Failed)
     lease = grants[0].lease if asked else None
