@@ -1,7 +1,7 @@
 """A stored value and whether it may be served. Pure."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -68,6 +68,11 @@ class Entry:
     payload: bytes
     fingerprint: int = 0
     shared: object = UNSHARED
+    served_from: float = field(init=False, compare=False, repr=False)
+    """The wall-clock second before which it cannot be judged."""
+
+    def __post_init__(self) -> None:
+        self.served_from = self.stored_at - MAX_SKEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class Freshness:
 
 def decide(entry: Entry, now: float, freshness: Freshness) -> Decision:
     """Return what to do with `entry` at the wall-clock second `now`."""
-    if now < entry.stored_at - MAX_SKEW:
+    if now < entry.served_from:
         return MISS
     past = now - entry.fresh_until
     if past < 0:

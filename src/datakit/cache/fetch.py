@@ -45,7 +45,8 @@ class Fetcher:
         self._claims = Claims()
         core.forgetters += [self._flight.forget, self._claims.forget]
 
-    def _open(self) -> Backend[Any]:
+    def open(self) -> Backend[Any]:
+        """Return the backend, the driver imported."""
         self._backend = self._backends.for_threads()
         return self._backend
 
@@ -60,7 +61,7 @@ class Fetcher:
 
     def ask(self, operation: str, *args: Any) -> Any:
         """Return the store's answer, or `Failed`."""
-        backend = self._backend or self._open()
+        backend = self._backend or self.open()
         method = getattr(backend, operation)
         try:
             return method(*args) if self._breaker is None else self._breaker.call(method, *args)
@@ -140,7 +141,7 @@ class Fetcher:
         mine: list[T] = []
 
         def work() -> Loaded[T]:
-            limit = (self._backend or self._open()).max_value
+            limit = (self._backend or self.open()).max_value
             todo = steps.settle(
                 self._core, key, policy, loader, asked=asked, newer_than=newer_than, limit=limit
             )
@@ -200,7 +201,7 @@ class Fetcher:
 
     def renew(self, key: str, policy: Policy[T], loader: Callable[[], T]) -> T:
         """Return what `loader` returns now, stored in place of what is there."""
-        limit = (self._backend or self._open()).max_value
+        limit = (self._backend or self.open()).max_value
         loaded = self.run(steps.renew(self._core, key, policy, loader, limit=limit))
         if isinstance(loaded, Raised):
             raise loaded.error
@@ -213,7 +214,7 @@ class Fetcher:
             CodecError: one has no stored form.
             CacheUnavailableError: the server did not take them; the keys are in doubt now.
         """
-        limit = (self._backend or self._open()).max_value
+        limit = (self._backend or self.open()).max_value
         for keys, step in self._core.replacement(values, policy, limit):
             self.run(steps.write(self._core, operation, keys, step, policy.doubtful))
 
@@ -277,7 +278,7 @@ class Fetcher:
         loader: Callable[[Sequence[str]], dict[str, T]],
         asked: bool,
     ) -> dict[str, Loaded[T]]:
-        limit = (self._backend or self._open()).max_value
+        limit = (self._backend or self.open()).max_value
         todo = steps.settle_many(self._core, keys, policy, loader, asked=asked, limit=limit)
         loaded = self.run(todo)
         if isinstance(loaded, Raised):

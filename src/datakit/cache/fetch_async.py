@@ -36,7 +36,8 @@ class AsyncFetcher:
         self._tasks: set[asyncio.Task[Any]] = set()
         core.forgetters += [self._flight.forget, self._claims.forget]
 
-    def _open(self) -> AsyncBackend[Any]:
+    def open(self) -> AsyncBackend[Any]:
+        """Return the backend, the driver imported."""
         self._backend = self._backends.for_tasks()
         return self._backend
 
@@ -47,7 +48,7 @@ class AsyncFetcher:
 
     async def ask(self, operation: str, *args: Any) -> Any:
         """Return the store's answer, or `Failed`."""
-        backend = self._backend or self._open()
+        backend = self._backend or self.open()
         method = getattr(backend, operation)
         try:
             if self._breaker is None:
@@ -137,7 +138,7 @@ class AsyncFetcher:
         mine: list[T] = []
 
         async def work() -> Loaded[T]:
-            limit = (self._backend or self._open()).max_value
+            limit = (self._backend or self.open()).max_value
             todo = steps.settle(
                 self._core, key, policy, loader, asked=asked, newer_than=newer_than, limit=limit
             )
@@ -196,7 +197,7 @@ class AsyncFetcher:
 
     async def renew(self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]]) -> T:
         """Return what `loader()` gives now, stored in place of what is there."""
-        limit = (self._backend or self._open()).max_value
+        limit = (self._backend or self.open()).max_value
         loaded = await self.run(steps.renew(self._core, key, policy, loader, limit=limit))
         if isinstance(loaded, Raised):
             raise loaded.error
@@ -209,7 +210,7 @@ class AsyncFetcher:
             CodecError: one has no stored form.
             CacheUnavailableError: the server did not take them; the keys are in doubt now.
         """
-        limit = (self._backend or self._open()).max_value
+        limit = (self._backend or self.open()).max_value
         for keys, step in self._core.replacement(values, policy, limit):
             await self.run(steps.write(self._core, operation, keys, step, policy.doubtful))
 
@@ -274,7 +275,7 @@ class AsyncFetcher:
         loader: Callable[[Sequence[str]], Awaitable[dict[str, T]]],
         asked: bool,
     ) -> dict[str, Loaded[T]]:
-        limit = (self._backend or self._open()).max_value
+        limit = (self._backend or self.open()).max_value
         with self._claims.settling(mine) as results:
             todo = steps.settle_many(
                 self._core, list(mine), policy, loader, asked=asked, limit=limit

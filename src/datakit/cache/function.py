@@ -2,10 +2,21 @@
 
 from collections.abc import Callable
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from datakit.cache.entry import HIT
 from datakit.cache.plan import FunctionOptions, Plan, plan_for
+from datakit.cache.recall import recalling
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -16,6 +27,9 @@ S = TypeVar("S")
 class CachedFunction(Generic[P, R]):
     """A function whose results are kept. The helpers take the call's arguments."""
 
+    if not TYPE_CHECKING:
+        __slots__ = ("__call__", "__dict__", "__weakref__")  # called without a frame of our own
+
     __wrapped__: Callable[P, R]
     __name__: str
     __qualname__: str
@@ -24,21 +38,35 @@ class CachedFunction(Generic[P, R]):
         update_wrapper(self, fn)
         self._options = options
         self._plan: Plan[R] | None = None
+        self._answer_by(self._first_call)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         return self.__qualname__
 
+    def _answer_by(self, call: Callable[..., Any]) -> None:
+        setattr(self, "__call__", call)  # noqa: B010 - a slot, of which type checkers know nothing
+
     def _open(self) -> Plan[R]:
         self._plan = plan = plan_for(self.__wrapped__, self._options)
+        self._answer_by(recalling(plan, self._whole_way))
         return plan
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the kept result, else run the function once for all who ask, and keep it.
+    if TYPE_CHECKING:
 
-        Raises:
-            CacheKeyError: an argument has no stable key; the message names it.
-            OverloadError: the cache cannot be asked and too many loads run already.
-        """
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the kept result, else run the function once for all who ask, and keep it.
+
+            Raises:
+                CacheKeyError: an argument has no stable key; the message names it.
+                OverloadError: the cache cannot be asked and too many loads run already.
+            """
+            ...
+
+    def _first_call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._open()
+        return self(*args, **kwargs)
+
+    def _whole_way(self, *args: P.args, **kwargs: P.kwargs) -> R:
         plan = self._plan or self._open()
         key = plan.build(args, kwargs)
         found = plan.threads.read(key, plan.policy)
@@ -104,6 +132,7 @@ class BoundCachedFunction(CachedFunction[P, R]):
         self._function = function
         self._instance = instance
         self._plan = None
+        self._answer_by(self._whole_way)
         self.__wrapped__ = partial(function.__wrapped__, instance)
 
     def __reduce__(self) -> tuple[Any, ...]:

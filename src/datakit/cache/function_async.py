@@ -2,10 +2,21 @@
 
 from collections.abc import Callable, Coroutine
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from datakit.cache.entry import HIT
 from datakit.cache.plan import FunctionOptions, Plan, plan_for
+from datakit.cache.recall import recalling_async
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -16,6 +27,9 @@ S = TypeVar("S")
 class AsyncCachedFunction(Generic[P, R]):
     """A coroutine function whose results are kept. The helpers take the call's arguments."""
 
+    if not TYPE_CHECKING:
+        __slots__ = ("__call__", "__dict__", "__weakref__")  # called without a frame of our own
+
     __wrapped__: Callable[P, Coroutine[Any, Any, R]]
     __name__: str
     __qualname__: str
@@ -24,21 +38,35 @@ class AsyncCachedFunction(Generic[P, R]):
         update_wrapper(self, fn)
         self._options = options
         self._plan: Plan[R] | None = None
+        self._answer_by(self._first_call)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         return self.__qualname__
 
+    def _answer_by(self, call: Callable[..., Any]) -> None:
+        setattr(self, "__call__", call)  # noqa: B010 - a slot, of which type checkers know nothing
+
     def _open(self) -> Plan[R]:
         self._plan = plan = plan_for(self.__wrapped__, self._options)
+        self._answer_by(recalling_async(plan, self._whole_way))
         return plan
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the kept result, else run the function once for all who ask, and keep it.
+    if TYPE_CHECKING:
 
-        Raises:
-            CacheKeyError: an argument has no stable key; the message names it.
-            OverloadError: the cache cannot be asked and too many loads run already.
-        """
+        async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the kept result, else run the function once for all who ask, and keep it.
+
+            Raises:
+                CacheKeyError: an argument has no stable key; the message names it.
+                OverloadError: the cache cannot be asked and too many loads run already.
+            """
+            ...
+
+    async def _first_call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._open()
+        return await self(*args, **kwargs)
+
+    async def _whole_way(self, *args: P.args, **kwargs: P.kwargs) -> R:
         plan = self._plan or self._open()
         key = plan.build(args, kwargs)
         found = await plan.tasks.read(key, plan.policy)
@@ -104,6 +132,7 @@ class AsyncBoundCachedFunction(AsyncCachedFunction[P, R]):
         self._function = function
         self._instance = instance
         self._plan = None
+        self._answer_by(self._whole_way)
         self.__wrapped__ = partial(function.__wrapped__, instance)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from datakit.cache.core import Core
 from datakit.cache.fetch import Fetcher
 from datakit.cache.fetch_async import AsyncFetcher
 from datakit.cache.policy import Policy, Wishes
-from datakit.cache.signature import KeyRule
+from datakit.cache.signature import KeyBuilder, KeyRule
 from datakit.errors import ConfigError
 
 R = TypeVar("R")
@@ -58,16 +58,21 @@ class FunctionOptions:
 class Plan(NamedTuple, Generic[R]):
     """What is known once the cache is there and the annotations can be resolved."""
 
+    builder: KeyBuilder
     build: Callable[[tuple[object, ...], dict[str, Any]], str]
     policy: Policy[R]
     core: Core
     threads: Fetcher
     tasks: AsyncFetcher
+    entries: Any
+    """What memory:// keeps, by key, where a look at it is all that a hit takes; else None."""
 
     def bound_to(self, instance: object) -> "Plan[R]":
         """Return the plan of calls whose first argument is `instance`."""
         build = self.build
-        return self._replace(build=lambda args, kwargs: build((instance, *args), kwargs))
+        return self._replace(
+            build=lambda args, kwargs: build((instance, *args), kwargs), entries=None
+        )
 
 
 def plan_for(fn: Callable[..., object], options: FunctionOptions) -> Plan[Any]:
@@ -95,10 +100,11 @@ def many_plan_for(fn: Callable[..., object], options: FunctionOptions) -> Plan[A
 def _plan(returned: object, options: FunctionOptions) -> Plan[Any]:
     fetchers, rule = options.fetchers(), options.rule
     codec = codec_for(returned, rule.name, fetchers.codec, rule.version)
-    return Plan(
-        build=rule.builder(fetchers.core.prefix).build,
-        policy=options.wishes.policy(codec),
-        core=fetchers.core,
-        threads=fetchers.for_threads,
-        tasks=fetchers.for_tasks,
-    )
+    core, policy = fetchers.core, options.wishes.policy(codec)
+    builder = rule.builder(core.prefix)
+    entries = None
+    if core.envelope is None and policy.freshness.ahead is None:
+        memory: Any = fetchers.for_threads.open()
+        entries = memory.entries
+    threads, tasks = fetchers.for_threads, fetchers.for_tasks
+    return Plan(builder, builder.build, policy, core, threads, tasks, entries)

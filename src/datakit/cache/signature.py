@@ -12,8 +12,10 @@ from datakit.cache.template import Template
 from datakit.errors import CacheKeyError, ConfigError
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-_LEAST: Final = -keys.SMALL
-_MOST: Final = keys.SMALL
+_PLAIN: Final = (int, str)
+MAX_NAMES: Final = 10_000
+"""Keys that one function remembers."""
+
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -50,7 +52,7 @@ class KeyRule:
 class KeyBuilder:
     """Makes the key of a call."""
 
-    __slots__ = ("_all_positional", "_head", "_int_head", "_kept", "_prefix", "_rule", "_slots")
+    __slots__ = ("_all_positional", "_head", "_kept", "_prefix", "_rule", "_slots", "names")
 
     def __init__(self, rule: KeyRule, prefix: str) -> None:
         parameters = rule.signature.parameters.values()
@@ -60,16 +62,8 @@ class KeyBuilder:
         self._slots = [p.name for p in parameters]
         self._all_positional = all(p.kind in _POSITIONAL for p in parameters)
         self._kept = {p.name: f"{p.name}=" for p in parameters if p.name not in rule.ignored}
-        self._int_head = self._head_of_one_int()
-
-    def _head_of_one_int(self) -> str | None:
-        """Return all but the digits of the key where the only argument is a small int."""
-        if self._rule.template or not self._all_positional or self._slots != list(self._kept):
-            return None
-        if len(self._slots) != 1:
-            return None
-        head = f"{self._head}{self._slots[0]}=i"
-        return head if keys.is_plain(f"{head}{-keys.SMALL}") else None
+        self.names: dict[object, str] = {}
+        """Keys of calls with one positional argument, an int or a str (exactly), by that."""
 
     def build(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         """Return the key of a call.
@@ -78,10 +72,18 @@ class KeyBuilder:
             CacheKeyError: an argument has no stable form; the message names it.
             TypeError: the arguments do not fit the function.
         """
-        if not kwargs and len(args) == 1 and self._int_head:
-            value = args[0]
-            if type(value) is int and _LEAST < value < _MOST:
-                return f"{self._int_head}{value}"
+        if len(args) != 1 or kwargs or type(args[0]) not in _PLAIN:
+            return self._build(args, kwargs)
+        key = self.names.get(args[0])
+        if key is None:
+            key = self._build(args, kwargs)
+            if len(self.names) >= MAX_NAMES:
+                self.names.clear()
+            if len(key) < keys.MAX_LENGTH and "#" not in key:  # nothing long is kept alive
+                self.names[args[0]] = key
+        return key
+
+    def _build(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         arguments = self._bind(args, kwargs)
         if self._rule.template:
             return keys.fit(self._prefix + self._rule.template.fill(arguments))

@@ -214,7 +214,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def evict(self) -> None:
         """The store forgets of its own accord."""
-        self.store._entries.clear()
+        self.store.entries.clear()
         self.fresh_since = dict.fromkeys("abc")
 
     @invariant()

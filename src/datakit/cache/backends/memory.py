@@ -23,8 +23,8 @@ class MemoryBackend:
 
     def __init__(self, limit: int, *, by_bytes: bool = False, clock: Clock) -> None:
         self.max_value = float(limit if by_bytes else "inf")
-        self._entries: LRUCache[str, Entry] = LRUCache(limit, getsizeof=_size if by_bytes else None)
-        self.get: Callable[[str], Entry | None] = self._entries.get
+        self.entries: LRUCache[str, Entry] = LRUCache(limit, getsizeof=_size if by_bytes else None)
+        self.get: Callable[[str], Entry | None] = self.entries.get
         self._now = clock.monotonic
         self._tokens = count(1)
         self.start_anew()
@@ -63,7 +63,7 @@ class MemoryBackend:
     def _fill(self, item: Fill[Entry]) -> bool:
         if not self._end_lease(item.key, item.lease):
             return False
-        self._entries.insert(item.key, item.stored)
+        self.entries.insert(item.key, item.stored)
         return True
 
     def _end_lease(self, key: str, lease: Lease) -> bool:
@@ -84,20 +84,20 @@ class MemoryBackend:
         with self._lock:
             for key, entry, _ in items:
                 self._leases.pop(key, None)
-                self._entries.insert(key, entry)
+                self.entries.insert(key, entry)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove what is stored under `keys`, if anything."""
         with self._lock:
             for key in keys:
                 self._leases.pop(key, None)
-                self._entries.pop(key, None)
+                self.entries.pop(key, None)
 
     def close(self) -> None:
         """Forget everything."""
         with self._lock:
             self._leases.clear()
-            self._entries.clear()
+            self.entries.clear()
 
 
 def _size(key: str, entry: Entry) -> int:
