@@ -1,42 +1,90 @@
-"""What a hit costs beside the peers, in one run: python -P benchmarks/cache.py [redis-url]
+"""What a hit costs beside the peers, in one run: python -P benchmarks/cache.py
 
-Each line is the best of several rounds; rounds of all peers alternate, so that a busy machine
-disturbs them alike. Without an URL a Redis server of its own is started.
+Each line is the best of many short rounds; the rounds of all peers alternate, so that a busy
+machine disturbs them alike. It starts a Redis and a memcached of its own.
 """
 
 import asyncio
 import functools
-import importlib.util
-import sys
+import gc
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+import aiocache
 import cachebox
 import cachetools
+import cashews
 import msgspec
+import pymemcache.client.base
 import redis
+import redis.asyncio
+import theine
+from dogpile.cache import make_region
 
 from datakit.cache import Cache
-from datakit.testing import RedisServer
+from datakit.testing import MemcachedServer, RedisServer
 
-ROUNDS = 15
+SECONDS = 3.0
+"""For each table."""
 
-
-def timed(work: Callable[[int], object], calls: int) -> float:
-    """Return the microseconds of one call."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        work(7)
-    return (time.perf_counter() - start) / calls * 1e6
+Work = Callable[[int], object]
+AsyncWork = Callable[[int], Awaitable[object]]
 
 
-async def atimed(work: Callable[[int], Awaitable[object]], calls: int) -> float:
-    """Return the microseconds of one awaited call."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        await work(7)
-    return (time.perf_counter() - start) / calls * 1e6
+class Product(msgspec.Struct):
+    id: int
+    name: str
+    price: float
+
+
+PRODUCT = Product(7, "a name of some length", 9.5)
+ENCODED = msgspec.msgpack.encode(PRODUCT)
+decode = msgspec.msgpack.Decoder(Product).decode
+
+
+def square(n: int) -> int:
+    return n * n
+
+
+def load(n: int) -> Product:
+    return PRODUCT
+
+
+async def asquare(n: int) -> int:
+    return n * n
+
+
+async def aload(n: int) -> Product:
+    return PRODUCT
+
+
+def best_of(works: dict[str, Work], calls: int) -> dict[str, float]:
+    """Return the microseconds of one call of each."""
+    best = dict.fromkeys(works, float("inf"))
+    until = time.perf_counter() + SECONDS
+    while time.perf_counter() < until:
+        for name, work in works.items():
+            start = time.perf_counter()
+            for _ in range(calls):
+                work(7)
+            best[name] = min(best[name], (time.perf_counter() - start) / calls * 1e6)
+    return best
+
+
+async def abest_of(works: dict[str, AsyncWork], calls: int) -> dict[str, float]:
+    """Return the microseconds of one awaited call of each."""
+    best = dict.fromkeys(works, float("inf"))
+    until = time.perf_counter() + SECONDS
+    while time.perf_counter() < until:
+        for name, work in works.items():
+            start = time.perf_counter()
+            for _ in range(calls):
+                await work(7)
+            best[name] = min(best[name], (time.perf_counter() - start) / calls * 1e6)
+    return best
 
 
 def report(title: str, best: dict[str, float]) -> None:
@@ -47,84 +95,151 @@ def report(title: str, best: dict[str, float]) -> None:
         print(f"  {name:<44} {figure:9.2f} µs   {figure / own:6.2f} x datakit")
 
 
-def square(n: int) -> int:
-    return n * n
-
-
-def sync_hits() -> None:
-    contestants: dict[str, Callable[[int], object]] = {
-        "datakit memory://": Cache().cached(ttl=60)(square),
-        "cachebox.cached(TTLCache)": cachebox.cached(cachebox.TTLCache(1000, 60))(square),
-        "cachetools.cached(TTLCache)": cachetools.cached(cachetools.TTLCache(1000, 60))(square),
-        "functools.lru_cache (no TTL: not comparable)": functools.lru_cache(square),
+def memory_hits() -> None:
+    region = make_region().configure("dogpile.cache.memory", expiration_time=60)
+    peers: dict[str, Any] = {
+        "datakit memory://": Cache().cached(ttl=60),
+        "cachebox.cached(TTLCache)": cachebox.cached(cachebox.TTLCache(1000, 60)),
+        "cachetools.cached(TTLCache)": cachetools.cached(cachetools.TTLCache(1000, 60)),
+        "theine.Memoize": theine.Memoize(1000, timedelta(seconds=60)),
+        "dogpile memory": region.cache_on_arguments(),
+        "functools.lru_cache (no TTL: not comparable)": functools.lru_cache,
     }
-    best = {name: float("inf") for name in contestants}
-    for _ in range(ROUNDS):
-        for name, work in contestants.items():
-            best[name] = min(best[name], timed(work, 20_000))
-    report("in-process hit, sync", best)
+    report("in-process hit, sync", best_of({n: peer(square) for n, peer in peers.items()}, 1_000))
 
 
-async def async_hits() -> None:
-    @Cache().cached(ttl=60)
-    async def own(n: int) -> int:
-        return n * n
-
-    contestants: dict[str, tuple[Callable[[int], Awaitable[object]], int]] = {
-        "datakit memory://": (own, 20_000)
+async def memory_hits_async() -> None:
+    cashews.cache.setup("mem://")
+    peers: dict[str, Any] = {
+        "datakit memory://": Cache().cached(ttl=60),
+        "aiocache.cached": aiocache.cached(ttl=60),
+        "cashews mem://": cashews.cache(ttl="60s"),
     }
-    if importlib.util.find_spec("aiocache"):
-        import aiocache
-
-        @aiocache.cached(ttl=60)  # type: ignore[untyped-decorator]
-        async def theirs(n: int) -> int:
-            return n * n
-
-        contestants["aiocache.cached"] = (theirs, 1_000)
-    best = {name: float("inf") for name in contestants}
-    for _ in range(ROUNDS):
-        for name, (work, calls) in contestants.items():
-            best[name] = min(best[name], await atimed(work, calls))
-    report("in-process hit, async", best)
+    works = {name: peer(asquare) for name, peer in peers.items()}
+    report("in-process hit, async", await abest_of(works, 100))
 
 
-class Product(msgspec.Struct):
-    id: int
-    name: str
-    price: float
-
-
-def redis_hits(url: str) -> None:
-    @Cache(url, timeout=5).cached(ttl=60)
-    def own(n: int) -> Product:
-        return Product(n, "a name of some length", 9.5)
-
-    client = redis.Redis.from_url(url)
-    client.set("bench:7", msgspec.msgpack.encode(Product(7, "a name of some length", 9.5)), ex=60)
-    decode = msgspec.msgpack.Decoder(Product).decode
+def redis_hits(server: RedisServer) -> None:
+    client = redis.Redis.from_url(server.url)
+    client.set("bench:7", ENCODED)
+    region = make_region().configure(
+        "dogpile.cache.redis", arguments={"host": server.address, "port": server.port}
+    )
 
     def bare(n: int) -> Product:
         found = client.get(f"bench:{n}")
         assert isinstance(found, bytes)
         return decode(found)
 
-    contestants: dict[str, Callable[[int], object]] = {
-        "datakit redis://": own,
+    cache = Cache(server.url, timeout=5)
+    works: dict[str, Work] = {
+        "datakit redis://": cache.cached(ttl=600)(load),
         "bare redis-py get + msgspec decode": bare,
+        "dogpile redis": region.cache_on_arguments()(load),
     }
-    best = {name: float("inf") for name in contestants}
-    for _ in range(ROUNDS):
-        for name, work in contestants.items():
-            best[name] = min(best[name], timed(work, 1_000))
-    report("Redis hit, sync, decoded", best)
+    report("Redis hit, sync, decoded", best_of(works, 100))
+    cache.close()
     client.close()
 
 
+async def redis_hits_async(server: RedisServer) -> None:
+    client = redis.asyncio.Redis.from_url(server.url)
+    await client.set("bench:7", ENCODED)
+
+    async def bare(n: int) -> Product:
+        found = await client.get(f"bench:{n}")
+        assert isinstance(found, bytes)
+        return decode(found)
+
+    cache = Cache(server.url, timeout=5)
+    other = cashews.Cache()
+    other.setup(server.url)
+    works: dict[str, AsyncWork] = {
+        "datakit redis://": cache.cached(ttl=600)(aload),
+        "bare redis.asyncio get + msgspec decode": bare,
+        "cashews redis://": other(ttl="600s")(asquare),
+    }
+    report("Redis hit, async, decoded", await abest_of(works, 50))
+    await cache.aio.close()
+    await client.aclose()
+    await other.close()
+
+
+def memcached_hits(server: MemcachedServer) -> None:
+    address = (server.address, server.port)
+    pooled = pymemcache.client.base.PooledClient(address, no_delay=True, max_pool_size=10)
+    plain = pymemcache.client.base.Client(address, no_delay=True)
+    plain.set("bench:7", ENCODED, noreply=False)
+    cache = Cache(server.url, timeout=5)
+    works: dict[str, Work] = {
+        "datakit memcached://": cache.cached(ttl=600)(load),
+        "pymemcache PooledClient get + decode": lambda n: decode(pooled.get(f"bench:{n}")),
+        "pymemcache Client get + decode": lambda n: decode(plain.get(f"bench:{n}")),
+    }
+    report("memcached hit, sync, decoded", best_of(works, 100))
+    cache.close()
+    pooled.close()
+    plain.close()
+
+
+async def memcached_hits_async(server: MemcachedServer) -> None:
+    cache = Cache(server.url, timeout=5)
+    work = cache.cached(ttl=600)(aload)
+    report("memcached hit, async, decoded", await abest_of({"datakit memcached://": work}, 50))
+    await cache.aio.close()
+
+
+def value_sizes(server: RedisServer) -> None:
+    """What a larger value costs, beside the bare client."""
+    client = redis.Redis.from_url(server.url)
+    cache = Cache(server.url, timeout=5, compress_over=None)
+    for size in (100, 10_000, 1_000_000):
+        value = "x" * size
+        client.set(f"size:{size}", msgspec.msgpack.encode(value))
+        cache.set(f"own:{size}", value, ttl=600)
+
+        def bare(n: int, size: int = size) -> object:
+            found = client.get(f"size:{size}")
+            assert isinstance(found, bytes)
+            return msgspec.msgpack.decode(found)
+
+        works: dict[str, Work] = {
+            "datakit redis://": lambda n, size=size: cache.get(f"own:{size}"),  # type: ignore[misc]
+            "bare redis-py": bare,
+        }
+        report(f"Redis hit of {size} characters", best_of(works, 100 if size < 100_000 else 5))
+    cache.close()
+    client.close()
+
+
+def key_counts() -> None:
+    """What a hit costs among many keys, and what an entry takes."""
+    for count in (1_000, 1_000_000):
+        gc.collect()
+        before = _resident()
+        own = Cache(max_items=count).cached(ttl=600)(square)
+        for n in range(count):
+            own(n)
+        size = (_resident() - before) / count
+        figure = best_of({"": own}, 1_000)[""]
+        print(f"\n{count} keys in memory: {figure:.2f} µs a hit, {size:.0f} bytes an entry")
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
 def main() -> None:
-    sync_hits()
-    asyncio.run(async_hits())
-    with nullcontext() if sys.argv[1:] else RedisServer() as server:
-        redis_hits(sys.argv[1] if server is None else server.url)
+    memory_hits()
+    asyncio.run(memory_hits_async())
+    with RedisServer() as server:
+        redis_hits(server)
+        asyncio.run(redis_hits_async(server))
+        value_sizes(server)
+    with MemcachedServer() as server:
+        memcached_hits(server)
+        asyncio.run(memcached_hits_async(server))
+    key_counts()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A stored value and whether it may be served. Pure."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -54,25 +54,39 @@ class EntryError(ValueError):
     """Stored bytes that are no entry of this key; the text says why and holds none of them."""
 
 
-@dataclass(slots=True)
 class Entry:
     """A stored value.
 
     stored_at, fresh_until: wall-clock seconds; infinity where it never expires.
     payload: the encoded value. fingerprint: of its type; 0 where there is none.
     shared: the value itself where it is immutable and never left the process.
+    served_from: the wall-clock second before which it cannot be judged.
     """
 
-    stored_at: float
-    fresh_until: float
-    payload: bytes
-    fingerprint: int = 0
-    shared: object = UNSHARED
-    served_from: float = field(init=False, compare=False, repr=False)
-    """The wall-clock second before which it cannot be judged."""
+    __slots__ = ("fingerprint", "fresh_until", "payload", "served_from", "shared", "stored_at")
 
-    def __post_init__(self) -> None:
-        self.served_from = self.stored_at - MAX_SKEW
+    def __init__(
+        self,
+        stored_at: float,
+        fresh_until: float,
+        payload: bytes,
+        fingerprint: int = 0,
+        shared: object = UNSHARED,
+    ) -> None:
+        self.stored_at = stored_at
+        self.served_from = stored_at - MAX_SKEW
+        self.fresh_until = fresh_until
+        self.payload = payload
+        self.fingerprint = fingerprint
+        self.shared = shared
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self._all() == other._all()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _all(self) -> tuple[object, ...]:
+        return self.stored_at, self.fresh_until, self.payload, self.fingerprint, self.shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +108,7 @@ def decide(entry: Entry, now: float, freshness: Freshness) -> Decision:
     if now < entry.served_from:
         return MISS
     past = now - entry.fresh_until
-    if past < 0:
+    if past < 0.0:
         if freshness.ahead is None or entry.fresh_until == math.inf:
             return HIT
         turn = entry.stored_at + freshness.ahead * (entry.fresh_until - entry.stored_at)

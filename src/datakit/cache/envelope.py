@@ -11,8 +11,9 @@ from datakit.cache.seal import Seal
 MAGIC: Final = b"dk\x02"
 """Two letters and the format's number."""
 
-_HEADER = struct.Struct(">3sBIIdd")  # magic, flags, checksum, fingerprint, stored at, fresh until
-_BOUND = struct.Struct(">BIdd")  # what a seal binds beside the key
+_HEAD = struct.Struct(">3sBI")  # magic, flags, checksum of all that follows, flags and key
+_BODY = struct.Struct(">Idd")  # fingerprint, stored at, fresh until
+_HEADER = struct.Struct(">3sBIIdd")  # both
 
 
 class Envelope(Protocol):
@@ -40,15 +41,10 @@ class SealedEnvelope:
     def pack(self, entry: Entry, key: str) -> bytes:
         """Return the bytes to store under `key`."""
         flags, compressed = self._seal.compress(entry.payload)
-        bound = _bound(key, flags, entry)
-        payload = self._seal.close(compressed, bound)
-        checksum = crc32(payload, crc32(bound))
-        return (
-            _HEADER.pack(
-                MAGIC, flags, checksum, entry.fingerprint, entry.stored_at, entry.fresh_until
-            )
-            + payload
-        )
+        body = _BODY.pack(entry.fingerprint, entry.stored_at, entry.fresh_until)
+        payload = self._seal.close(compressed, _bound(key, flags, body))
+        checksum = crc32(payload, crc32(body, crc32(key.encode(), flags)))
+        return _HEAD.pack(MAGIC, flags, checksum) + body + payload
 
     def unpack(self, raw: bytes, key: str) -> Entry:
         """Return the entry that was packed for `key`.
@@ -62,19 +58,18 @@ class SealedEnvelope:
         magic, flags, checksum, fingerprint, stored_at, fresh_until = _HEADER.unpack_from(raw)
         if magic != MAGIC:
             raise EntryError(f"of format {magic[2]}, this datakit reads format {MAGIC[2]}")
-        payload = raw[_HEADER.size :]
-        entry = Entry(stored_at, fresh_until, payload, fingerprint)
-        bound = _bound(key, flags, entry)
-        if checksum != crc32(payload, crc32(bound)):
+        if checksum != crc32(memoryview(raw)[_HEAD.size :], crc32(key.encode(), flags)):
             raise EntryError("damaged, or stored for another key")
+        payload = raw[_HEADER.size :]
         if flags or not self._seal.is_plain:
-            entry.payload = self._seal.expand(flags, self._seal.open(payload, bound))
-        return entry
+            bound = _bound(key, flags, raw[_HEAD.size : _HEADER.size])
+            payload = self._seal.expand(flags, self._seal.open(payload, bound))
+        return Entry(stored_at, fresh_until, payload, fingerprint)
 
 
-def _bound(key: str, flags: int, entry: Entry) -> bytes:
-    times = _BOUND.pack(flags, entry.fingerprint, entry.stored_at, entry.fresh_until)
-    return times + key.encode()
+def _bound(key: str, flags: int, body: bytes) -> bytes:
+    """Return what a seal binds beside the payload."""
+    return bytes([flags]) + body + key.encode()
 
 
 class Bare:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from contextvars import copy_context
+from functools import partial
 from threading import Lock
 from typing import Any, TypeVar, cast
 
@@ -41,6 +42,7 @@ class Fetcher:
         self._refreshers: ThreadPoolExecutor | None = None
         self._lock = Lock()
         self._backend: Backend[Any] | None = None
+        self._get: Callable[[str], Any] | None = None
         self._flight: SingleFlight[Loaded[Any]] = SingleFlight()
         self._claims = Claims()
         core.forgetters += [self._flight.forget, self._claims.forget]
@@ -49,6 +51,12 @@ class Fetcher:
         """Return the backend, the driver imported."""
         self._backend = self._backends.for_threads()
         return self._backend
+
+    def _opened_get(self) -> Callable[[str], Any]:
+        get = self.open().get
+        breaker: Any = self._breaker
+        self._get = answer = get if breaker is None else partial(breaker.call, get)
+        return answer
 
     def close(self) -> None:
         """Give up connections and refreshing threads; the next use makes new ones."""
@@ -104,7 +112,12 @@ class Fetcher:
         core = self._core
         if core.suspects.any and key in self.run(steps.clear(core, (key,))):
             return NO_ANSWER
-        found = core.judge(key, self.ask("get", key), policy)
+        get = self._get or self._opened_get()
+        try:
+            stored = get(key)
+        except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
+            stored = core.failed("get", exc)
+        found = core.judge(key, stored, policy)
         core.count(key, found.decision)
         return found
 

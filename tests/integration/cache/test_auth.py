@@ -11,7 +11,7 @@ import redis.asyncio
 from datakit import Cache, ElastiCacheIam, events
 from datakit.auth import Login
 from datakit.auth.credentials import Credentials
-from datakit.cache.backends import redis_link, redis_link_async
+from datakit.cache.backends import pool, redis_link, redis_link_async
 from datakit.errors import ConfigError
 from datakit.testing import FakeClock, RedisServer
 
@@ -117,6 +117,7 @@ async def test_a_connection_that_is_to_be_dropped_is_replaced_before(
     assert len(asked) == 1
     for module in (redis_link, redis_link_async):
         monkeypatch.setattr(module, "is_outlived", lambda *_: True)
+    monkeypatch.setattr(pool, "PROBED_AFTER", -1.0)
     assert await twin.round_trip(3) == 3
     assert len(asked) == 3
     await twin.close()

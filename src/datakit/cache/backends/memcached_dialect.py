@@ -46,11 +46,13 @@ class Replies:
     """Cuts a stream of bytes into replies."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
+        self._begin = 0
 
     def feed(self, data: bytes) -> None:
         """Take what came from the server."""
-        self._buffer += data
+        self._buffer = self._buffer[self._begin :] + data
+        self._begin = 0
 
     def pop(self) -> Reply | RefusedError | None:
         """Return the next reply, None when it has not come whole.
@@ -58,29 +60,27 @@ class Replies:
         Raises:
             NonsenseError: it is none.
         """
-        buffer = self._buffer
-        end = buffer.find(b"\r\n")
+        buffer, begin = self._buffer, self._begin
+        end = buffer.find(b"\r\n", begin)
         if end < 0:
-            if len(buffer) > 2048:
+            if len(buffer) - begin > 2048:
                 raise NonsenseError("a reply without an end")
             return None
-        code, *flags = bytes(buffer[:end]).split(b" ")
+        code, *flags = buffer[begin:end].split(b" ")
+        if code == b"VA":
+            if not flags or not flags[0].isdigit():
+                raise NonsenseError("a value without a size")
+            value_end = end + 2 + int(flags[0])
+            if len(buffer) < value_end + 2:
+                return None
+            self._begin = value_end + 2
+            return Reply(code, flags, buffer[end + 2 : value_end])
+        self._begin = end + 2
         if code in _REFUSALS:
-            del buffer[: end + 2]
             return RefusedError(code.decode())
-        if code != b"VA":
-            if len(code) != 2 or not code.isalpha():
-                raise NonsenseError("no reply of memcached")
-            del buffer[: end + 2]
-            return Reply(code, flags, None)
-        if not flags or not flags[0].isdigit():
-            raise NonsenseError("a value without a size")
-        begin, size = end + 2, int(flags[0])
-        if len(buffer) < begin + size + 2:
-            return None
-        value = bytes(buffer[begin : begin + size])
-        del buffer[: begin + size + 2]
-        return Reply(code, flags[1:], value)
+        if len(code) != 2 or not code.isalpha():
+            raise NonsenseError("no reply of memcached")
+        return Reply(code, flags, None)
 
 
 class MemcachedDialect:

@@ -15,14 +15,15 @@ RECEIVED_AT_ONCE = 65_536
 class MemcachedLink:
     """A connection that is made."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, usual: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock = BoundedSocket(sock, monotonic())
+        self._sock = BoundedSocket(sock, monotonic(), usual)
         self._replies = Replies()
+        self.used_at = monotonic()
 
     def exchange(self, commands: list[Any], until: float) -> list[Any]:
         """Send the commands and return their replies, refusals among them, by that second."""
-        self._sock.until = until
+        self._sock.begin(until)
         self._sock.sendall(b"".join(commands))
         answers: list[Any] = []
         while len(answers) < len(commands):
@@ -48,13 +49,12 @@ class MemcachedLink:
 class MemcachedDialler:
     """Makes connections to one server."""
 
-    def __init__(self, target: Target, connect_timeout: float) -> None:
-        self._target = target
+    def __init__(self, target: Target, *, timeout: float, connect_timeout: float) -> None:
+        self._address = (target.host, target.port)
+        self._timeout = timeout
         self._connect_timeout = connect_timeout
 
     def __call__(self) -> MemcachedLink:
         """Return a new connection."""
         limit = deadline.bound(self._connect_timeout)
-        return MemcachedLink(
-            socket.create_connection((self._target.host, self._target.port), limit)
-        )
+        return MemcachedLink(socket.create_connection(self._address, limit), self._timeout)

@@ -66,7 +66,8 @@ class Backends:
         from datakit.cache.backends.memcached_link import MemcachedDialler
         from datakit.cache.backends.memcached_link_async import AsyncMemcachedDialler
 
-        dial = MemcachedDialler(self._target, self._connect_timeout)
+        limits = {"timeout": self._timeout, "connect_timeout": self._connect_timeout}
+        dial = MemcachedDialler(self._target, **limits)
         adial = AsyncMemcachedDialler(self._target, self._connect_timeout)
         return self._remote(MemcachedDialect(self._clock), dial, adial)
 
@@ -79,6 +80,6 @@ class Backends:
 
         name, timeout = str(self._target), self._timeout
         return (
-            RemoteBackend(dialect, Pool(dial, timeout=timeout, name=name)),
+            RemoteBackend(dialect, Pool(dial, timeout=timeout)),
             AsyncRemoteBackend(dialect, AsyncPool(adial, timeout=timeout, name=name)),
         )

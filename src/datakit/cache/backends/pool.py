@@ -4,22 +4,29 @@ Own code, since the libraries' pools cannot do it: pymemcache's raises when it i
 waits for a time of its own that knows no `deadline`. This one serves both.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable
-from threading import BoundedSemaphore
+from contextlib import suppress
+from threading import Condition
 from time import monotonic
 from typing import Any, Final, Protocol
 
 from datakit.cache.backends.base import RefusedError
 from datakit.resilience.deadlines import deadline
+from datakit.resilience.forks import renew_after_fork
 
 MAX_CONNECTIONS: Final = 50
 """Connections per process (and per event loop); more callers wait their turn."""
 
+PROBED_AFTER: Final = 0.1
+"""Seconds without use after which a connection is looked at before it is used again."""
+
 
 class Link(Protocol):
     """One connection."""
+
+    used_at: float
+    """The monotonic second of its last exchange."""
 
     def exchange(self, commands: list[Any], until: float) -> list[Any]:
         """Send the commands and return their replies, refusals among them, by that second."""
@@ -37,19 +44,21 @@ class Pool:
     """At most 50 connections a process, the last one used first.
 
     dial: makes a connection. timeout: seconds of an exchange, the wait for a free connection
-    included; less when the enclosing `deadline` is nearer. name: the server's, for errors.
+    included; less when the enclosing `deadline` is nearer.
     """
 
-    def __init__(self, dial: Callable[[], Link], *, timeout: float, name: str) -> None:
+    def __init__(self, dial: Callable[[], Link], *, timeout: float) -> None:
         self._dial = dial
         self._timeout = timeout
-        self._name = name
-        self._reset()
+        self.start_anew()
+        renew_after_fork(self)
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._places = BoundedSemaphore(MAX_CONNECTIONS)
-        self._idle: deque[Link] = deque()
+    def start_anew(self) -> None:
+        """Leave all connections to the parent; called in a forked child."""
+        self._places: deque[Link | None] = deque([None] * MAX_CONNECTIONS)
+        """What nobody uses: idle connections, the last used one on the right, and room for more."""
+        self._freed = Condition()
+        self._waiting = 0
 
     def exchange(self, commands: list[Any]) -> list[Any]:
         """Return the server's replies.
@@ -58,49 +67,61 @@ class Pool:
             OSError or the driver's error: it could not be asked in time.
             DeadlineExceededError: nothing is left of the enclosing `deadline`.
         """
-        if self._pid != os.getpid():
-            self._reset()
-        until = monotonic() + deadline.bound(self._timeout)
-        places = self._places
-        if not places.acquire(blocking=False) and not places.acquire(timeout=until - monotonic()):
-            raise TimeoutError(f"all {MAX_CONNECTIONS} connections to {self._name} are busy")
+        now = monotonic()
+        until = now + deadline.bound(self._timeout)
         try:
-            link = self._idle_link()
+            link = self._places.pop()
+        except IndexError:
+            link = self._wait(until)
+        try:
+            if link is not None and now > link.used_at + PROBED_AFTER and not link.is_usable(now):
+                link.close()
+                link = None
             if link is None:
                 link = self._dial()
                 until = monotonic() + deadline.bound(self._timeout)
-            return self._exchange(link, commands, until)
-        finally:
-            places.release()
-
-    def _exchange(self, link: Link, commands: list[Any], until: float) -> list[Any]:
-        try:
             replies = link.exchange(commands, until)
         except BaseException:  # a reply may still come: nobody else must read it
-            link.close()
+            if link is not None:
+                link.close()
+            self._free(None)
             raise
-        self._idle.append(link)
+        link.used_at = now
+        self._free(link)
         for reply in replies:
             if type(reply) is RefusedError and reply.spent:
                 self.close()
         return replies
 
-    def _idle_link(self) -> Link | None:
-        """Return a connection that waits for work, None when there is none in order."""
-        while self._idle:
+    def _wait(self, until: float) -> Link | None:
+        with self._freed:
+            self._waiting += 1
             try:
-                link = self._idle.pop()
-            except IndexError:
-                return None
-            if link.is_usable(monotonic()):
-                return link
-            link.close()
-        return None
+                while True:
+                    with suppress(IndexError):
+                        return self._places.pop()
+                    if not self._freed.wait(until - monotonic()):
+                        raise TimeoutError(f"all {MAX_CONNECTIONS} connections are busy")
+            finally:
+                self._waiting -= 1
+
+    def _free(self, link: Link | None) -> None:
+        """Give a place back, as the first one to be used again where it has a connection."""
+        if link is None:
+            self._places.appendleft(None)
+        else:
+            self._places.append(link)
+        if self._waiting:  # seen without the lock: who counts himself looks once more after that
+            with self._freed:
+                self._freed.notify()
 
     def close(self) -> None:
         """Close the connections that wait for work; the next exchange opens a new one."""
-        while self._idle:
+        for _ in range(MAX_CONNECTIONS):
             try:
-                self._idle.pop().close()
+                link = self._places.pop()
             except IndexError:
                 return
+            if link is not None:
+                link.close()
+            self._free(None)

@@ -1,11 +1,12 @@
 """Redis connections of threads."""
 
 from collections.abc import Callable, Mapping
+from ssl import SSLSocket
 from time import monotonic
 from typing import Any
 
 from redis.connection import Connection, SSLConnection
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 
 from datakit.auth import Login
 from datakit.cache.backends.redis_options import (
@@ -15,7 +16,7 @@ from datakit.cache.backends.redis_options import (
     is_outlived,
     refusal,
 )
-from datakit.cache.backends.sockets import BoundedSocket
+from datakit.cache.backends.sockets import BoundedSocket, BoundedTlsSocket
 from datakit.cache.backends.url import Target
 from datakit.resilience.deadlines import deadline
 
@@ -24,14 +25,17 @@ class _Bounded:
     """Gives the connection that it is mixed into a bounded socket.
 
     limit: returns the monotonic second at which a connection made now must be of use.
+    usual: seconds that an exchange is mostly given.
     """
 
     limit: Callable[[], float]
+    usual: float
     bounded: BoundedSocket
 
     def _connect(self) -> BoundedSocket:
         sock = super()._connect()  # type: ignore[misc]
-        self.bounded = BoundedSocket(sock, self.limit())
+        kind = BoundedTlsSocket if isinstance(sock, SSLSocket) else BoundedSocket
+        self.bounded = kind(sock, self.limit(), self.usual)
         return self.bounded
 
 
@@ -49,8 +53,10 @@ class RedisLink:
     def __init__(self, target: Target, options: Mapping[str, Any], timeout: float) -> None:
         self._target = target
         self._made_at = monotonic()
+        self.used_at = self._made_at
         kind: Any = _TlsConnection if target.tls else _TcpConnection
         self._conn = kind(**options)
+        self._conn.usual = timeout
         self._conn.limit = lambda: monotonic() + deadline.bound(timeout)
         try:
             self._conn.connect()
@@ -61,7 +67,7 @@ class RedisLink:
     def exchange(self, commands: list[Any], until: float) -> list[Any]:
         """Send the commands and return their replies, refusals among them, by that second."""
         conn = self._conn
-        conn.bounded.until = until
+        conn.bounded.begin(until)
         conn.send_packed_command(conn.pack_commands(commands))
         replies: list[Any] = []
         for _ in commands:
@@ -75,11 +81,7 @@ class RedisLink:
         """Return whether it may serve on: it is open, nothing unasked came, it is not too old."""
         if is_outlived(self._target, self._made_at, now):
             return False
-        self._conn.bounded.until = now + 1.0
-        try:
-            return not self._conn.can_read()
-        except (RedisError, OSError):
-            return False
+        return not self._conn.bounded.is_readable()
 
     def close(self) -> None:
         """Close the socket; nothing else is sent."""

@@ -1,45 +1,126 @@
-"""A blocking socket whose every wait ends at one point in time, however slowly bytes drip in."""
+"""A socket whose every wait ends at one point in time, however slowly bytes drip in.
+
+Python's own timeouts bound one call each, and cost two more system calls.
+"""
 
 import socket
-from select import select
+import ssl
+import struct
+from collections.abc import Callable
+from select import POLLIN, POLLOUT, poll
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class BoundedSocket:
-    """A connected socket that raises TimeoutError once `until` (monotonic seconds) is over."""
+    """A connected socket that raises TimeoutError once `until` (monotonic seconds) is over.
 
-    def __init__(self, sock: socket.socket, until: float) -> None:
+    usual: seconds that an exchange is mostly given. The kernel bounds the first wait for that
+    long; what comes in pieces, or has less time, is waited for step by step.
+    """
+
+    def __init__(self, sock: socket.socket, until: float, usual: float) -> None:
         self._sock = sock
-        self.until = until
+        self._usual = usual
+        self._readable = poll()
+        self._readable.register(sock, POLLIN)
+        self._writable = poll()
+        self._writable.register(sock, POLLOUT)
+        self.begin(until)
+        self._prepare()
 
-    def _arm(self) -> None:
+    def _prepare(self) -> None:
+        whole = int(self._usual)
+        bound = struct.pack("ll", whole, int((self._usual - whole) * 1e6) + 1)
+        self._sock.setblocking(True)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bound)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
+
+    def begin(self, until: float) -> None:
+        """Give what follows until that second."""
+        self.until = until
+        self._is_first = until - monotonic() >= 0.9 * self._usual
+
+    def _wait(self, ready: poll) -> None:
         left = self.until - monotonic()
-        if left <= 0:
+        if left <= 0 or not ready.poll(left * 1000 + 1):
             raise TimeoutError("timed out")
-        self._sock.settimeout(left)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Receive, until the time is over."""
-        self._arm()
-        return self._sock.recv(size, flags)
+        if not self._is_first:
+            self._wait(self._readable)
+        self._is_first = False
+        try:
+            return self._sock.recv(size, flags)
+        except BlockingIOError as exc:
+            raise TimeoutError("timed out") from exc
 
     def recv_into(self, buffer: "WriteableBuffer") -> int:
         """Receive into `buffer`, until the time is over."""
-        self._arm()
-        return self._sock.recv_into(buffer)
+        if not self._is_first:
+            self._wait(self._readable)
+        self._is_first = False
+        try:
+            return self._sock.recv_into(buffer)
+        except BlockingIOError as exc:
+            raise TimeoutError("timed out") from exc
 
     def sendall(self, data: "ReadableBuffer") -> None:
         """Send all of `data`, until the time is over."""
-        self._arm()
-        self._sock.sendall(data)
+        rest = memoryview(data)
+        while True:
+            try:
+                sent = self._sock.send(rest, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(rest):
+                return
+            rest = rest[sent:]
+            self._wait(self._writable)
 
     def is_readable(self) -> bool:
         """Return whether bytes have come, or the end of the stream."""
-        return bool(select([self._sock], [], [], 0)[0])
+        return bool(self._readable.poll(0))
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Change nothing: `until` is over everything."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
+
+
+class BoundedTlsSocket(BoundedSocket):
+    """The same for TLS, where to receive may mean to send."""
+
+    def _prepare(self) -> None:
+        self._sock.setblocking(False)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Receive, until the time is over."""
+        return self._patiently(self._sock.recv, size, flags)
+
+    def recv_into(self, buffer: "WriteableBuffer") -> int:
+        """Receive into `buffer`, until the time is over."""
+        return self._patiently(self._sock.recv_into, buffer)
+
+    def sendall(self, data: "ReadableBuffer") -> None:
+        """Send all of `data`, until the time is over."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._patiently(self._sock.send, rest) :]
+
+    def _patiently(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        while True:
+            try:
+                return work(*args, **kwargs)
+            except ssl.SSLWantReadError:
+                self._wait(self._readable)
+            except ssl.SSLWantWriteError:
+                self._wait(self._writable)
