@@ -103,16 +103,20 @@ async def test_overlapping_batches_of_tasks(url: str) -> None:
     """The same; one that is cancelled leaves its load to the others."""
     cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5)
     asked: list[int] = []
+    loading, go_on = asyncio.Event(), asyncio.Event()
 
     @cache.cached_many(ttl=60, by="ids")
     async def load_products(ids: Sequence[int]) -> dict[int, int]:
         asked.extend(ids)
-        await asyncio.sleep(0.1)
+        if 0 in ids:
+            loading.set()
+        await go_on.wait()
         return {n: n * n for n in ids}
 
     tasks = [asyncio.create_task(load_products(range(n, n + 20))) for n in range(20)]
-    await asyncio.sleep(0.05)
+    await loading.wait()
     tasks[0].cancel()
+    go_on.set()
     found = await asyncio.gather(*tasks[1:])
     assert found == [{n: n * n for n in range(k, k + 20)} for k in range(1, 20)]
     assert sorted(asked) == list(range(39))
