@@ -1,0 +1,255 @@
+"""A cached function is still a function: wrapped, bound, injected, pickled."""
+
+import asyncio
+import gc
+import inspect
+import pickle
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import fastapi
+import pytest
+from fastapi.testclient import TestClient
+
+from datakit.cache import Cache
+from datakit.errors import CacheKeyError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+cache = Cache()
+
+
+@cache.cached(ttl=60)
+def square(n: int) -> int:
+    return n * n
+
+
+@cache.cached(ttl=60)
+async def asquare(n: int) -> int:
+    return n * n
+
+
+class Shop:
+    """Whose methods are cached."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def __cache_key__(self) -> str:
+        return self.name
+
+    @cache.cached(ttl=60)
+    def offer(self, n: int) -> str:
+        return f"{self.name} {n}"
+
+    @classmethod
+    @cache.cached(ttl=60, ignore=("cls",))
+    def kind(cls, n: int) -> str:
+        return f"{cls.__name__} {n}"
+
+    @staticmethod
+    @cache.cached(ttl=60)
+    def twice(n: int) -> int:
+        return 2 * n
+
+
+class Market(Shop):
+    """Another one."""
+
+    __cache_key__ = Shop.__cache_key__  # a class body does not know its bases yet
+
+    @cache.cached(ttl=60)
+    def offer(self, n: int) -> str:
+        return f"market {n}"
+
+
+def test_pickled_by_name() -> None:
+    """Other processes find the very function."""
+    assert pickle.loads(pickle.dumps(square)) is square
+    assert pickle.loads(pickle.dumps(asquare)) is asquare
+    assert pickle.loads(pickle.dumps(Shop("a").offer))(7) == "a 7"
+
+
+def test_methods() -> None:
+    """Bound to their object; the helpers, too."""
+    shop = Shop("tea")
+    assert shop.offer(7) == "tea 7"
+    assert shop.offer.peek(7) == "tea 7"
+    shop.offer.invalidate(7)
+    assert shop.offer.peek(7) is None
+    shop.offer.put("put", 7)
+    assert shop.offer(7) == "put"
+    assert shop.offer.__wrapped__(7) == "tea 7"
+    assert Shop.offer(shop, 7) == "put"
+
+
+def test_two_classes_do_not_share_a_key() -> None:
+    """Of one method name and equal objects."""
+    shop, market = Shop("x"), Market("x")
+    assert shop.offer.key(7) != market.offer.key(7)
+    assert (shop.offer(8), market.offer(8)) == ("x 8", "market 8")
+
+
+def test_an_object_with_a_reused_id_gets_no_values_of_another() -> None:
+    """No key is made of an address."""
+
+    class Nameless:
+        pass
+
+    with pytest.raises(CacheKeyError, match="ignore="):
+
+        class Holder:
+            @cache.cached(ttl=60)
+            def method(self, n: int) -> int:
+                return n
+
+    @cache.cached(ttl=60)
+    def of(thing: Any) -> str:
+        return str(id(thing))
+
+    with pytest.raises(CacheKeyError, match="__cache_key__"):
+        of(Nameless())
+    seen: set[int] = set()
+    for name in map(str, range(50)):
+        shop = Shop(name)
+        seen.add(id(shop))
+        assert shop.offer(1) == f"{name} 1"
+        del shop
+        gc.collect()
+    assert len(seen) < 50, "ids were reused, or this test shows nothing"
+
+
+def test_class_and_static_methods() -> None:
+    """Called on the class and on an object."""
+    shop: Any = Shop  # mypy takes no object with a __get__ for a class method
+    assert shop.kind(7) == shop().kind(7) == "Shop 7"
+    shop.kind.invalidate(7)
+    assert shop.kind.peek(7) is None
+    assert shop.twice(7) == shop().twice(7) == 14
+    assert shop.twice.peek(7) == 14
+
+
+def logged(fn: Callable[P, R]) -> Callable[P, R]:
+    @wraps(fn)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        return fn(*args, **kwargs)
+
+    return wrapper
+
+
+def test_stacks_of_decorators() -> None:
+    """Above and below, sync and async: the signature and the type of the result are seen."""
+    calls: list[int] = []
+
+    @logged
+    @cache.cached(ttl=60)
+    @logged
+    def cube(n: int, *, times: int = 1) -> tuple[int, ...]:
+        calls.append(n)
+        return (n**3,) * times
+
+    assert cube(2, times=2) == cube(2, times=2) == (8, 8)
+    assert calls == [2]
+    assert str(inspect.signature(cube)) == "(n: int, *, times: int = 1) -> tuple[int, ...]"
+
+    @cache.cached(ttl=60)
+    @logged
+    async def acube(n: int) -> int:
+        calls.append(n)
+        return n**3
+
+    async def twice() -> tuple[int, int]:
+        return await acube(3), await acube(3)
+
+    assert asyncio.run(twice()) == (27, 27)
+    assert calls == [2, 3]
+
+
+def test_fastapi_injects_it() -> None:
+    """As a dependency and as a handler."""
+    app = fastapi.FastAPI()
+    runs: list[int] = []
+
+    @cache.cached(ttl=60)
+    def tenant(tenant_id: int) -> str:
+        runs.append(tenant_id)
+        return f"tenant {tenant_id}"
+
+    @cache.cached(ttl=60)
+    async def region(tenant_id: int) -> str:
+        runs.append(-tenant_id)
+        return "eu"
+
+    @app.get("/")
+    async def index(
+        who: Annotated[str, fastapi.Depends(tenant)], where: Annotated[str, fastapi.Depends(region)]
+    ) -> list[str]:
+        return [who, where]
+
+    with TestClient(app) as client:
+        for _ in range(2):
+            assert client.get("/?tenant_id=7").json() == ["tenant 7", "eu"]
+    assert sorted(runs) == [-7, 7]
+
+
+def test_a_function_that_calls_itself() -> None:
+    """Also with its own arguments: it does not wait for itself."""
+    own = Cache()
+    depth: list[int] = []
+
+    @own.cached(ttl=60)
+    def factorial(n: int) -> int:
+        if len(depth) < 3:
+            depth.append(n)
+            return factorial(n)
+        return n * factorial(n - 1) if n else 1
+
+    assert factorial(5) == 120
+    assert factorial(5) == 120
+
+    @own.cached(ttl=60)
+    async def afactorial(n: int) -> int:
+        return n * await afactorial(n - 1) if n else 1
+
+    assert asyncio.run(afactorial(5)) == 120
+
+
+def test_an_argument_seen_before_may_be_of_another_type() -> None:
+    """Keys are remembered by the argument: 1, True, 1.0 and "1" are equal or alike, and differ."""
+
+    @cache.cached(ttl=60)
+    def type_of(value: object) -> str:
+        return type(value).__name__
+
+    for _ in range(2):
+        for value in (1, True, 1.0, "1", 0, False, -0.0, ""):
+            assert type_of(value) == type(value).__name__
+
+
+def test_remembered_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is what they hold."""
+    monkeypatch.setattr("datakit.cache.signature.MAX_NAMES", 10)
+
+    @cache.cached(ttl=60)
+    def length(text: str) -> int:
+        return len(text)
+
+    for n in range(100):
+        assert length(str(n)) == len(str(n))
+    names = length._plan.builder.names  # type: ignore[union-attr]
+    assert len(names) <= 10
+    length("x" * 1000)
+    assert "x" * 1000 not in names
+
+
+def test_stop_iteration_of_a_function_stays_one() -> None:
+    """Though the steps of a load are a generator."""
+
+    @cache.cached(ttl=60)
+    def first(n: int) -> int:
+        return next(iter(()))
+
+    with pytest.raises(StopIteration):
+        first(1)
