@@ -1,9 +1,10 @@
 """What a type checker sees of a cached function. Run by mypy and pyright, not by pytest."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any, assert_type
+from collections.abc import Callable, Coroutine, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, assert_type
 
-from datakit.cache import Cache, cached
+from datakit.cache import Cache, CacheStats, Explanation, cached, cached_many
 
 cache = Cache()
 
@@ -28,6 +29,68 @@ class Shop:
         return shop_id
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def logged(fn: Callable[P, R]) -> Callable[P, R]:
+    @wraps(fn)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        return fn(*args, **kwargs)
+
+    return wrapper
+
+
+@logged
+@cache.cached(ttl="1h", none_ttl="10s", cache_if=bool, refresh_ahead=0.8, stale_if_error="1d")
+@logged
+def stacked(n: int) -> str:
+    return str(n)
+
+
+@cache.cached_many(ttl="5m", by="ids")
+def names(ids: Sequence[int], lang: str = "en") -> dict[int, str]:
+    return dict.fromkeys(ids, lang)
+
+
+@cached_many(ttl="5m", by="ids")
+async def sizes(ids: Sequence[str]) -> dict[str, float]:
+    return dict.fromkeys(ids, 1.0)
+
+
+class Warehouse:
+    @cache.cached_many(ttl="5m", by="ids", ignore=("self",))
+    def stock(self, ids: Sequence[int]) -> dict[int, bytes]:
+        return dict.fromkeys(ids, b"")
+
+
+async def batches() -> None:
+    assert_type(names([1, 2]), dict[int, str])
+    assert_type(names([1], lang="de"), dict[int, str])
+    assert_type(names.peek([1]), dict[int, str])
+    assert_type(names.refresh([1]), dict[int, str])
+    assert_type(names.key(1), str)
+    names.put({1: "x"})
+    names.invalidate([1], "de")
+    assert_type(await sizes(["a"]), dict[str, float])
+    assert_type(await sizes.peek(["a"]), dict[str, float])
+    await sizes.invalidate(["a"])
+    assert_type(Warehouse().stock([1]), dict[int, bytes])
+    Warehouse().stock.invalidate([1])
+    names(["1"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    names.put({1: 2})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    names.invalidate(["1"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await sizes([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+def seen_from_outside() -> None:
+    assert_type(stacked(7), str)
+    stacked("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(cache.stats(), CacheStats)
+    assert_type(cache.explain(product, 7), Explanation)
+    cache.explain(product, "7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def sync_function() -> None:
     assert_type(product(7), str | None)
     assert_type(product(7, lang="de"), str | None)
@@ -38,6 +101,7 @@ def sync_function() -> None:
     product.put("x", 7, lang="de")
     product.__wrapped__(7, "de")
     product("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    product.invalidate("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     product.put(5, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     product.invalidate()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
