@@ -30,13 +30,13 @@ class AsyncFetcher:
         self._core = core
         self._backends = backends
         self._breaker = breaker
-        self._backend: AsyncBackend[Any] | None = None
+        self._backend: AsyncBackend | None = None
         self._flight: AsyncSingleFlight[Loaded[Any]] = AsyncSingleFlight()
         self._claims = Claims()
         self._tasks: set[asyncio.Task[Any]] = set()
         core.forgetters += [self._flight.forget, self._claims.forget]
 
-    def open(self) -> AsyncBackend[Any]:
+    def open(self) -> AsyncBackend:
         """Return the backend, the driver imported."""
         self._backend = self._backends.for_tasks()
         return self._backend

@@ -1,10 +1,9 @@
 """What a cache asks of a store."""
 
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 S = TypeVar("S")
-S_contra = TypeVar("S_contra", contravariant=True)
 
 Lease: TypeAlias = bytes | int | tuple[int, int]
 """The right to load a key: a token of the store, opaque to everyone else."""
@@ -79,37 +78,8 @@ class Backend(Protocol[S]):
         """Give up what is held; the next use opens it anew."""
 
 
-class AsyncBackend(Protocol[S]):
-    """A store used by tasks: `Backend`, awaitable."""
+AsyncBackend: TypeAlias = Any
+"""A store used by tasks: the methods of `Backend`, awaitable."""
 
-    max_value: float
-
-    async def get(self, key: str) -> S | None:
-        """Return what is stored under `key`, fresh or not."""
-        ...
-
-    async def get_many(self, keys: Sequence[str]) -> list[S | None]:
-        """Return what is stored under each key, in one round trip."""
-        ...
-
-    async def acquire(
-        self, keys: Sequence[str], seconds: float, seize: bool = False
-    ) -> list[Grant[S]]:
-        """Take the leases of `keys` for `seconds`, and read them, in one round trip."""
-        ...
-
-    async def fill(self, fills: Sequence[Fill[S]]) -> list[bool]:
-        """Store what was loaded, in one round trip; return which leases still held."""
-        ...
-
-    async def release(self, held: Sequence[tuple[str, Lease]]) -> None:
-        """Give leases back without a value."""
-
-    async def set(self, items: Sequence[tuple[str, S, float]]) -> None:
-        """Store values (key, value, seconds) in place of whatever is there."""
-
-    async def delete(self, keys: Sequence[str]) -> None:
-        """Remove what is stored under `keys`, if anything."""
-
-    async def close(self) -> None:
-        """Give up what is held; the next use opens it anew."""
+OPERATIONS: Final = ("get", "get_many", "acquire", "fill", "release", "set", "delete")
+"""The methods of `Backend` that ask the store."""

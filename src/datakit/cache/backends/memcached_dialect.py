@@ -100,7 +100,7 @@ class MemcachedDialect:
         return Request([b"mg %b v\r\n" % key.encode() for key in keys], _values)
 
     def acquire(
-        self, keys: Sequence[str], seconds: float, seize: bool
+        self, keys: Sequence[str], seconds: float, seize: bool = False
     ) -> Request[list[Grant[bytes]]]:
         """Add the lease, then read the value and its CAS number, making an item of it if need be.
 

@@ -1,15 +1,18 @@
 """This process's memory, bounded by items or bytes; the least recently used one goes first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from threading import RLock
+from typing import Any, TypeVar
 
 from cachebox import LRUCache
 
 from datakit._clock import Clock
-from datakit.cache.backends.base import AsyncBackend, Fill, Grant, Lease
+from datakit.cache.backends.base import OPERATIONS, Fill, Grant, Lease
 from datakit.cache.entry import UNSHARED, Entry
 from datakit.resilience.forks import renew_after_fork
+
+T = TypeVar("T")
 
 OVERHEAD = 300
 """Bytes that an entry takes beside its value and its key; measured by benchmarks/cache.py."""
@@ -106,43 +109,17 @@ def _size(key: str, entry: Entry) -> int:
     return OVERHEAD + len(key) + (own if value is not UNSHARED else len(entry.payload))
 
 
-class AsyncMemoryBackend(AsyncBackend[Entry]):
-    """The same memory for tasks."""
+class AsyncMemoryBackend:
+    """The same memory for tasks: a `Backend`, awaitable."""
 
     def __init__(self, memory: MemoryBackend) -> None:
         self.max_value = memory.max_value
-        self._memory = memory
+        for name in (*OPERATIONS, "close"):
+            setattr(self, name, _awaitable(getattr(memory, name)))
 
-    async def get(self, key: str) -> Entry | None:
-        """Return what is stored under `key`, fresh or not."""
-        return self._memory.get(key)
 
-    async def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
-        """Return what is stored under each key."""
-        return self._memory.get_many(keys)
+def _awaitable(method: Callable[..., T]) -> Callable[..., Awaitable[T]]:
+    async def operation(*args: Any) -> T:
+        return method(*args)
 
-    async def acquire(
-        self, keys: Sequence[str], seconds: float, seize: bool = False
-    ) -> list[Grant[Entry]]:
-        """Take the leases of `keys` for `seconds`, and read them."""
-        return self._memory.acquire(keys, seconds, seize)
-
-    async def fill(self, fills: Sequence[Fill[Entry]]) -> list[bool]:
-        """Store what was loaded; return which leases still held."""
-        return self._memory.fill(fills)
-
-    async def release(self, held: Sequence[tuple[str, Lease]]) -> None:
-        """Give leases back without a value."""
-        self._memory.release(held)
-
-    async def set(self, items: Sequence[tuple[str, Entry, float]]) -> None:
-        """Store entries; each says itself when it expires."""
-        self._memory.set(items)
-
-    async def delete(self, keys: Sequence[str]) -> None:
-        """Remove what is stored under `keys`, if anything."""
-        self._memory.delete(keys)
-
-    async def close(self) -> None:
-        """Forget everything."""
-        self._memory.close()
+    return operation

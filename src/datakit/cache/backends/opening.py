@@ -28,30 +28,30 @@ class Backends:
         self._by_bytes = by_bytes
         self._clock = clock
         self._lock = Lock()
-        self._pair: tuple[Backend[Any], AsyncBackend[Any]] | None = None
+        self._pair: tuple[Backend[Any], AsyncBackend] | None = None
 
     def for_threads(self) -> Backend[Any]:
         """Return the backend to use from threads, always the same."""
         return self._both()[0]
 
-    def for_tasks(self) -> AsyncBackend[Any]:
+    def for_tasks(self) -> AsyncBackend:
         """Return the backend to use from tasks, always the same."""
         return self._both()[1]
 
-    def _both(self) -> tuple[Backend[Any], AsyncBackend[Any]]:
+    def _both(self) -> tuple[Backend[Any], AsyncBackend]:
         with self._lock:
             if self._pair is None:
                 open_pair = {"memory": self._memory, "memcached": self._memcached}
                 self._pair = open_pair.get(self._target.scheme, self._redis)()
             return self._pair
 
-    def _memory(self) -> tuple[Backend[Any], AsyncBackend[Any]]:
+    def _memory(self) -> tuple[Backend[Any], AsyncBackend]:
         from datakit.cache.backends.memory import AsyncMemoryBackend, MemoryBackend
 
         memory = MemoryBackend(self._limit, by_bytes=self._by_bytes, clock=self._clock)
         return memory, AsyncMemoryBackend(memory)
 
-    def _redis(self) -> tuple[Backend[Any], AsyncBackend[Any]]:
+    def _redis(self) -> tuple[Backend[Any], AsyncBackend]:
         from datakit.cache.backends.redis_dialect import RedisDialect
         from datakit.cache.backends.redis_link import RedisDialler
         from datakit.cache.backends.redis_link_async import AsyncRedisDialler
@@ -61,7 +61,7 @@ class Backends:
         adial = AsyncRedisDialler(self._target, **limits)
         return self._remote(RedisDialect(), dial, adial)
 
-    def _memcached(self) -> tuple[Backend[Any], AsyncBackend[Any]]:
+    def _memcached(self) -> tuple[Backend[Any], AsyncBackend]:
         from datakit.cache.backends.memcached_dialect import MemcachedDialect
         from datakit.cache.backends.memcached_link import MemcachedDialler
         from datakit.cache.backends.memcached_link_async import AsyncMemcachedDialler
@@ -71,15 +71,11 @@ class Backends:
         adial = AsyncMemcachedDialler(self._target, self._connect_timeout)
         return self._remote(MemcachedDialect(self._clock), dial, adial)
 
-    def _remote(
-        self, dialect: Any, dial: Any, adial: Any
-    ) -> tuple[Backend[Any], AsyncBackend[Any]]:
+    def _remote(self, dialect: Any, dial: Any, adial: Any) -> tuple[Backend[Any], AsyncBackend]:
         from datakit.cache.backends.dialect import AsyncRemoteBackend, RemoteBackend
         from datakit.cache.backends.pool import Pool
         from datakit.cache.backends.pool_async import AsyncPool
 
         name, timeout = str(self._target), self._timeout
-        return (
-            RemoteBackend(dialect, Pool(dial, timeout=timeout)),
-            AsyncRemoteBackend(dialect, AsyncPool(adial, timeout=timeout, name=name)),
-        )
+        backend: Any = RemoteBackend(dialect, Pool(dial, timeout=timeout))
+        return backend, AsyncRemoteBackend(dialect, AsyncPool(adial, timeout=timeout, name=name))

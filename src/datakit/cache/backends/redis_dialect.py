@@ -41,7 +41,7 @@ class RedisDialect:
         return Request([("MGET", *keys)], _all)
 
     def acquire(
-        self, keys: Sequence[str], seconds: float, seize: bool
+        self, keys: Sequence[str], seconds: float, seize: bool = False
     ) -> Request[list[Grant[bytes]]]:
         """SET the leases, then GET: what a former holder has stored is seen."""
         token = secrets.token_hex(8).encode()
