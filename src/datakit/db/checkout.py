@@ -1,9 +1,7 @@
 """Whether a pooled connection may be handed out. Pure."""
 
 from enum import Enum
-from threading import Lock
 from typing import Final
-from weakref import WeakSet
 
 from cachebox import LRUCache
 
@@ -90,33 +88,6 @@ class Peer:
         was_frozen = idle_by_wall - idle > FROZEN
         is_idle = probe_after is not None and max(idle, idle_by_wall) >= probe_after
         return Look.PROBE if self.is_doubted or was_frozen or is_idle else Look.USE
-
-
-class Peers:
-    """The connections of one engine that are alive."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._all: WeakSet[Peer] = WeakSet()
-
-    def add(self, peer: Peer) -> None:
-        """Take note of a new connection."""
-        with self._lock:
-            self._all.add(peer)
-
-    def doubt(self, ip: str) -> None:
-        """Doubt all connections to `ip`."""
-        for peer in self._to(ip):
-            peer.doubt()
-
-    def condemn(self, ip: str) -> None:
-        """Condemn all connections to `ip`."""
-        for peer in self._to(ip):
-            peer.condemn()
-
-    def _to(self, ip: str) -> list[Peer]:
-        with self._lock:
-            return [peer for peer in self._all if peer.ip == ip]
 
 
 class Departures:

@@ -5,8 +5,9 @@ Listeners on an engine's events; those of an AsyncEngine sit on its `sync_engine
 
 import math
 from collections.abc import Callable
+from threading import Lock
 from typing import Final
-from weakref import ref
+from weakref import WeakSet, ref
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
@@ -16,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from datakit import events
 from datakit._clock import Clock
 from datakit.db.begin import is_read_only
-from datakit.db.checkout import PEER, Departures, Look, Peer, Peers
+from datakit.db.checkout import PEER, Departures, Look, Peer
 from datakit.db.classification import classify
 from datakit.db.drivers.watch import SILENT
 from datakit.db.finding import Candidate, Finder
@@ -28,6 +29,33 @@ from datakit.resilience.forks import renew_after_fork
 
 PROBE_TIMEOUT: Final = 2.0
 """Seconds that a pooled connection has to show that it lives."""
+
+
+class Peers:
+    """The connections of one engine that are alive."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._all: WeakSet[Peer] = WeakSet()
+
+    def add(self, peer: Peer) -> None:
+        """Take note of a new connection."""
+        with self._lock:
+            self._all.add(peer)
+
+    def doubt(self, ip: str) -> None:
+        """Doubt all connections to `ip`."""
+        for peer in self._to(ip):
+            peer.doubt()
+
+    def condemn(self, ip: str) -> None:
+        """Condemn all connections to `ip`."""
+        for peer in self._to(ip):
+            peer.condemn()
+
+    def _to(self, ip: str) -> list[Peer]:
+        with self._lock:
+            return [peer for peer in self._all if peer.ip == ip]
 
 
 class Upkeep:
