@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Final
 from weakref import WeakSet, ref
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -163,7 +163,7 @@ class Upkeep:
         connection = context.connection
         if connection is None or connection.invalidated or connection.closed:
             return
-        peer: Peer | None = connection.info.get(PEER)
+        peer = _peer_of(connection)
         if isinstance(context.original_exception, DeadlineExceededError):
             context.is_disconnect = True  # an answer may still come, to a question of before
             context.invalidate_pool_on_disconnect = False
@@ -189,3 +189,12 @@ class Upkeep:
         context.invalidate_pool_on_disconnect = False
         if peer is not None:
             self._finder.failed(peer.host, peer.ip)
+
+
+def _peer_of(connection: Connection) -> Peer | None:
+    """Return where `connection` leads, None while SQLAlchemy reads its dialect's settings."""
+    try:
+        peer: Peer | None = connection.info.get(PEER)
+    except NotImplementedError:
+        return None
+    return peer

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from datakit import deadline
 from datakit.errors import CommitUnknownError, DeadlineExceededError
-from datakit.testing import MariadbServer
+from datakit.testing import FaultProxy, MariadbServer
 from datakit.testing._wait import until
 
 from .conftest import Database, Server
@@ -181,3 +181,17 @@ async def test_a_commit_that_the_deadline_ends_is_unknown(ledger: Database, serv
         server.resume_process()
     assert await count(ledger) in (0, 1)
     assert ledger.checked_out == 0
+
+
+async def test_a_link_lost_while_the_first_connection_is_made_ready_is_run_again(
+    opened: Callable[..., Database], server: Server
+) -> None:
+    """SQLAlchemy asks for its dialect's settings then, on a connection of another kind."""
+    with FaultProxy(server.address, server.port) as proxy:
+        url = server.url().replace(f"{server.address}:{server.port}", f"{proxy.host}:{proxy.port}")
+        asked = b"sql_mode" if isinstance(server, MariadbServer) else b"pg_catalog.version()"
+        proxy.drop_reply(asked, times=1)
+        database = opened(url)
+        await database.transact(lambda conn: conn.execute(text("SELECT 1")))
+        assert proxy.connections >= 2
+    assert database.bind.dialect.server_version_info is not None  # type: ignore[attr-defined]
