@@ -1,5 +1,6 @@
 """Sessions that read where readers are, and write where the writer is."""
 
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, overload
 
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
 READER_WITHIN: Final = 1.0
 """Seconds for a connection to a reader; then the writer is asked."""
 
+AWAY_FOR: Final = 3 * READER_WITHIN
+"""Seconds for which nobody waits for a reader that was not there within `READER_WITHIN`."""
+
 LOOK_EVERY: Final = 0.005
 """Seconds between two looks at what a reader has got of the writer's."""
+
+_UNKNOWN: Final = ""
+"""The position after a commit when the writer could not be asked: no reader is known to have it."""
 
 
 @overload
@@ -86,15 +93,21 @@ class _Route:
         self._writer = writer
         self._reader = reader
         self._clock = AwaitedClock() if reader.dialect.is_async else SYSTEM_CLOCK
+        self._away_until = 0.0
 
     def connect_to_reader(self) -> Connection | None:
         """Return a connection to a reader that has all that it must have; None without one."""
+        if self._clock.monotonic() < self._away_until:
+            return None
         try:
             with deadline(READER_WITHIN):
                 connection = self._reader.connect()
         except (DBAPIError, TimeoutError, DeadlineExceededError) as exc:
             if isinstance(exc, DBAPIError) and not _is_away(exc):
                 raise
+            is_busy = isinstance(exc, TimeoutError) or isinstance(exc.__cause__, TimeoutError)
+            if not is_busy and deadline.remaining() != 0:
+                self._away_until = self._clock.monotonic() + AWAY_FOR
             return None
         try:
             if self._is_recent(connection):
@@ -106,14 +119,19 @@ class _Route:
         return None
 
     def note_commit(self) -> None:
-        """Take note of how far the writer has come."""
-        if self.patience is not None:
+        """Take note of how far the writer has come; a commit stands also when it cannot tell."""
+        if self.patience is None:
+            return
+        self.position.set(_UNKNOWN)
+        with suppress(Exception), deadline(READER_WITHIN):  # nothing of that undoes the commit
             self.position.set(position_of(self._writer))
 
     def _is_recent(self, connection: Connection) -> bool:
         position = self.position.get()
         if self.patience is None or position is None:
             return True
+        if position == _UNKNOWN:
+            return False
         until = self._clock.monotonic() + deadline.bound(self.patience)
         while not has_reached(connection, position):
             if self._clock.monotonic() >= until:
@@ -142,9 +160,9 @@ class RoutingSession(Session):
             self._read_only = self._reading is not None
         return self._reading or super().get_bind(*args, **kwargs)
 
-    def close(self) -> None:
-        """Close the session and the connection that it read from."""
-        super().close()
+    def _close_impl(self, invalidate: bool, is_reset: bool = False) -> None:
+        """Close or reset the session, and close the connection that it read from."""
+        super()._close_impl(invalidate, is_reset)
         if self._reading is not None:
             self._reading.close()
             self._reading = None

@@ -7,15 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from datakit import Resolver, create_engine, transaction
+from datakit import Resolver, create_engine, events, transaction
 from datakit.db import routing_sessionmaker
 from datakit.db.endpoint import PROFILES
 from datakit.errors import ConfigError
 from datakit.testing import (
     DnsServer,
+    FaultProxy,
     MariadbCluster,
     MariadbNode,
     PostgresCluster,
@@ -184,6 +185,54 @@ async def test_a_reader_that_lags_is_not_waited_for_longer(opened: Opened, trio:
         assert await sessions.ask(asked, read_only=True) == writer.address
     finally:
         await asyncio.to_thread(administer, reader, go_on)
+
+
+def test_a_commit_stands_when_the_writer_is_lost_right_after_it(trio: Cluster) -> None:
+    """Nobody knows then what a reader must have, so that the writer is read from."""
+    reader, primary = followers(trio)[0], trio.primary
+    with FaultProxy(primary.address, primary.port) as proxy:
+        url = trio.url().replace(f"{primary.address}:{primary.port}", f"{proxy.host}:{proxy.port}")
+        engines = create_engine(url), create_engine(at(trio, reader), endpoint="reader")
+        factory = routing_sessionmaker(writer=engines[0], reader=engines[1], read_your_writes=5.0)
+        runs = 0
+        for tx in transaction(factory):
+            with tx as session:
+                runs += 1
+                session.execute(text("INSERT INTO notes VALUES (4000)"))
+                event.listen(session, "after_commit", lambda _: proxy.reset())
+        proxy.heal()
+        for tx in transaction(factory, read_only=True):
+            with tx as session:
+                assert session.scalar(where(engines[0])) == primary.address
+                assert session.scalar(text("SELECT count(*) FROM notes WHERE id = 4000")) == 1
+        for engine in engines:
+            engine.dispose()
+    assert runs == 1
+
+
+async def test_a_reader_that_is_away_is_waited_for_once(opened: Opened, trio: Cluster) -> None:
+    writer: PostgresNode | MariadbNode = trio.primary
+    nowhere = trio.url().replace(writer.address, "127.0.0.77")
+    sessions = Sessions(opened(trio.url()), opened(nowhere, endpoint="reader"))
+    seen: list[events.Event] = []
+    unsubscribe = events.subscribe(seen.append)
+    for _ in range(3):
+        await sessions.ask(text("SELECT 1"), read_only=True)
+    unsubscribe()
+    assert sum(isinstance(record, events.GateClosed) for record in seen) == 1
+    assert sum(isinstance(record, events.DeadlineExceeded) for record in seen) <= 2
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "invalidate"])
+def test_however_a_session_ends_its_connection_is_given_back(trio: Cluster, end: str) -> None:
+    writer = create_engine(trio.url())
+    reader = create_engine(at(trio, followers(trio)[0]), endpoint="reader")
+    session = routing_sessionmaker(writer=writer, reader=reader)(read_only=True)
+    session.execute(text("SELECT 1"))
+    getattr(session, end)()
+    assert reader.pool.checkedout() == 0  # type: ignore[attr-defined]
+    for engine in (writer, reader):
+        engine.dispose()
 
 
 def administer(node: PostgresNode | MariadbNode, statement: str) -> None:
