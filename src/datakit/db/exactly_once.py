@@ -53,7 +53,13 @@ TABLE: Final = Table(
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 
-_WRITE: Final = "INSERT INTO datakit_commits (token) VALUES (%s)"
+_WRITE: Final = "INSERT INTO {}datakit_commits (token) VALUES (%s)"
+
+_SCHEMA: Final = (
+    " RETURNING (SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.oid = datakit_commits.tableoid)"
+)
+"""Where PostgreSQL put the row: a body may have set another search_path."""
 
 _PURGE: Final = {
     "postgresql": text(
@@ -99,7 +105,8 @@ def was_committed(engine: "AsyncEngine", token: str) -> "Awaitable[bool]": ...
 def was_committed(engine: "Engine | AsyncEngine", token: str) -> "Awaitable[bool] | bool":
     """Return whether the transaction of a `CommitUnknownError.token` was committed.
 
-    It waits while that COMMIT is still under way. The answer is right for `RETENTION` seconds,
+    It looks where `create_table(engine)` creates the table, and waits while that COMMIT is still
+    under way. The answer is right for `RETENTION` seconds,
     after which the row is gone. Awaitable for an AsyncEngine.
 
     Raises:
@@ -124,27 +131,44 @@ def purge(
     return _within(engine, lambda connection: remove_old(connection, older_than))
 
 
-def write(connection: Connection, token: str) -> None:
-    """Write `token` in the open transaction."""
+def write(connection: Connection, token: str) -> str | None:
+    """Write `token` in the open transaction; return the schema of the table that it is in."""
+    dialect = connection.dialect
     try:
-        connection.exec_driver_sql(_WRITE, (token,))
+        if dialect.name == "postgresql":
+            found = connection.exec_driver_sql(_WRITE.format("") + _SCHEMA, (token,))
+            return str(found.scalar_one())
+        connection.exec_driver_sql(_in_schema(connection, None), (token,))
     except ProgrammingError as exc:
         exc.add_note(
             "datakit: exactly_once=True needs the table datakit_commits: create it with "
             "datakit.db.exactly_once.create_table(engine)"
         )
         raise
+    return None
 
 
-def look_up(connection: Connection, token: str) -> bool:
-    """Return whether the transaction that wrote `token` was committed; roll back."""
+def look_up(connection: Connection, token: str, schema: str | None = None) -> bool:
+    """Return whether the transaction that wrote `token` was committed; roll back.
+
+    schema: what `write` returned; None for where the connection looks by itself.
+    """
     try:
-        connection.exec_driver_sql(_WRITE, (token,))
+        connection.exec_driver_sql(_in_schema(connection, schema), (token,))
     except IntegrityError:
         return True
     finally:
         connection.rollback()
     return False
+
+
+def _in_schema(connection: Connection, schema: str | None) -> str:
+    """Return the statement for a table of `schema`, or of MySQL's database of the URL: USE in a
+    body holds for whoever has its connection next."""
+    dialect = connection.dialect
+    if schema is None and dialect.name != "postgresql":
+        schema = dialect.default_schema_name
+    return _WRITE.format(f"{dialect.identifier_preparer.quote(schema)}." if schema else "")
 
 
 def remove_old(connection: Connection, age: float) -> int:

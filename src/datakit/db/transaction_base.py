@@ -42,6 +42,9 @@ class TransactionBase:
     _owner: object = None
     """The thread or task that is in its block; None while nobody is."""
 
+    _schema: str | None = None
+    """Where the token was written."""
+
     def __init__(
         self,
         bind: SyncBind | AsyncBind,
@@ -138,7 +141,7 @@ class TransactionBase:
             if isinstance(subject, Session):
                 subject.flush()
             if self._attempts.token is not None:
-                commits.write(_connection_of(subject), self._attempts.token)
+                self._schema = commits.write(_connection_of(subject), self._attempts.token)
         except Exception as exc:  # noqa: BLE001 - judged like the body's own
             return exc
         return out_of_time()
@@ -161,7 +164,7 @@ class TransactionBase:
     def _look_up(self, subject: Connection | Session) -> bool:
         """Return whether the transaction's token is in the database; `subject` is a new one."""
         assert self._attempts.token is not None
-        return commits.look_up(_connection_of(subject), self._attempts.token)
+        return commits.look_up(_connection_of(subject), self._attempts.token, self._schema)
 
     def _purge(self, subject: Connection | Session) -> None:
         """Remove old tokens after a COMMIT; `subject` is a new one."""

@@ -117,6 +117,35 @@ async def test_a_commit_whose_answer_is_lost_is_found(
     assert database.checked_out == 0
 
 
+async def test_a_body_that_moves_to_another_schema_is_found_as_well(
+    database: Database, direct: Database, proxy: FaultProxy, server: Server
+) -> None:
+    """The schema has a table of the same name, as one a tenant has."""
+    if isinstance(server, MariadbServer):
+        server.query("CREATE DATABASE IF NOT EXISTS `a%tenant`")
+        server.query(
+            "CREATE TABLE IF NOT EXISTS `a%tenant`.datakit_commits LIKE app.datakit_commits"
+        )
+        server.query("GRANT ALL ON `a%tenant`.* TO app")
+        move = "USE `a%tenant`"
+    else:
+        move = 'SET LOCAL search_path TO "a%tenant"'
+        for statement in (
+            'CREATE SCHEMA IF NOT EXISTS "a%tenant"',
+            'CREATE TABLE IF NOT EXISTS "a%tenant".datakit_commits (LIKE datakit_commits'
+            " INCLUDING ALL)",
+        ):
+            await direct.transact(lambda conn, statement=statement: conn.execute(text(statement)))
+
+    def work(conn: Connection) -> None:
+        body(conn)
+        conn.execute(text(move))
+
+    body = Body(lambda: proxy.drop_reply(b"COMMIT", times=1))
+    await database.transact(work, exactly_once=True)
+    assert (body.runs, await runs_kept(direct)) == (1, [1])
+
+
 async def test_a_commit_that_never_came_is_run_again(
     database: Database, direct: Database, proxy: FaultProxy, seen: list[events.Event]
 ) -> None:
