@@ -167,13 +167,18 @@ class Finder:
         """Ask the server of a new connection for its cluster's members.
 
         anew: whatever was told before; else only when that is some time ago.
+
+        Raises:
+            DeadlineExceededError: the server took longer than `ANSWER_WITHIN`.
+            dialect.loaded_dbapi.Error: the link was lost.
         """
         now = self._clock.monotonic()
         known = self._learned_at is not None and now - self._learned_at < LEARN_EVERY
         if self._topology is None or (known and not anew):
             return
         self._learned_at = now
-        self._members = self._topology.ask(dialect, connection) or self._members
+        with deadline(ANSWER_WITHIN):
+            self._members = self._topology.ask(dialect, connection) or self._members
 
     def _named(self) -> list[Candidate]:
         """Return the candidates that the engine's own hosts lead to.

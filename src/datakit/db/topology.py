@@ -95,9 +95,9 @@ class Topology:
             except dialect.loaded_dbapi.Error as exc:
                 if dialect.is_disconnect(exc, connection, None):
                     raise
-                continue
-            finally:
                 connection.rollback()
+                continue
+            connection.rollback()
             self._works, self._query = True, query
             return members(rows, template)
         self._works = bool(self._works)

@@ -35,6 +35,8 @@ class LoopThread:
 
 
 async def _cancel_others() -> None:
+    for _ in range(5):  # a connection accepted just now has a task to be cancelled by then
+        await asyncio.sleep(0)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

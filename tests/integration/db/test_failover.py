@@ -234,6 +234,28 @@ class TestAurora:
         await database.transact(insert(1))
 
 
+async def test_a_cluster_that_does_not_tell_its_members_is_used_all_the_same(
+    opened: Opened, cluster: PostgresCluster
+) -> None:
+    """A statement that hangs costs a second connection, not the deadline."""
+    admin = opened(cluster.url().replace("app@", "postgres@"))
+    hangs = (
+        "CREATE FUNCTION pg_catalog.aurora_replica_status(OUT server_id text, OUT session_id text,"
+        " OUT last_update_timestamp timestamptz) RETURNS SETOF record LANGUAGE sql"
+        " AS $$ SELECT '', '', now() FROM pg_sleep(60) $$"
+    )
+
+    def define(conn: Connection) -> None:
+        conn.execute(text("SET LOCAL allow_system_table_mods = on"))
+        conn.execute(text(hangs))
+
+    await admin.transact(define)
+    endpoint = replace(PROFILES["cluster"], instances="?.db.internal", deadline=15.0)
+    database = opened(cluster.url(), endpoint=endpoint)
+    await database.transact(create)
+    assert await database.scalar("SELECT count(*) FROM orders") == 0
+
+
 def test_hosts_of_a_url_are_shown(pair: Cluster) -> None:
     from datakit import create_engine
     from datakit.db import describe
