@@ -85,6 +85,9 @@ with failovers."""
 MYSQL_LINK_MESSAGES = ("Already closed", "Not connected", "Packet sequence number wrong")
 """What the drivers say of a link that is gone, without a number."""
 
+OWN_FAULT = "datakit_own_fault"
+"""Set on the driver's error where a write was refused that was sent to where none is taken."""
+
 LINK_ERRORS = frozenset({"OperationalError", "ConnectionTimeout", "DatabaseError"})
 """Names of psycopg's classes that, without an SQLSTATE, speak of the link and not of the work."""
 
@@ -108,6 +111,8 @@ def classify(exc: BaseException) -> Verdict:
 
 
 def _driver_verdict(exc: BaseException) -> Verdict:
+    if hasattr(exc, OWN_FAULT):
+        return Verdict.FATAL
     package = type(exc).__module__.partition(".")[0]
     if package in MYSQL_DRIVERS:
         return _mysql_verdict(exc)

@@ -18,7 +18,7 @@ from datakit import events
 from datakit._clock import Clock
 from datakit.db.begin import is_read_only
 from datakit.db.checkout import PEER, Departures, Look, Peer
-from datakit.db.classification import classify
+from datakit.db.classification import OWN_FAULT, classify
 from datakit.db.drivers.watch import SILENT
 from datakit.db.finding import Candidate, Finder
 from datakit.db.pool import LookingPool
@@ -172,7 +172,9 @@ class Upkeep:
             return
         verdict = classify(context.original_exception)
         if verdict is Verdict.WRITER_MOVED:
-            if is_read_only(dict(connection.get_execution_options())):
+            is_reader = self._target.endpoint.kind == "reader"
+            if is_reader or is_read_only(dict(connection.get_execution_options())):
+                setattr(context.original_exception, OWN_FAULT, True)
                 return
             if peer is not None:
                 self._peers.condemn(peer.ip)

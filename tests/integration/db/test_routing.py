@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from datakit import Resolver, create_engine, events, transaction
@@ -243,6 +244,24 @@ def administer(node: PostgresNode | MariadbNode, statement: str) -> None:
     with engine.connect() as conn:
         conn.execute(text(statement))
     engine.dispose()
+
+
+@pytest.mark.parametrize("whose", ["endpoint", "engine"])
+def test_a_write_where_none_is_taken_is_told_at_once(trio: Cluster, whose: str) -> None:
+    node = followers(trio)[0]
+    if whose == "endpoint":
+        engine = create_engine(at(trio, node), endpoint="reader")
+    else:
+        option = "read_only" if isinstance(trio, MariadbCluster) else "postgresql_readonly"
+        engine = create_engine(at(trio, node), execution_options={option: True})
+    runs = 0
+    with pytest.raises(DBAPIError):
+        for tx in transaction(engine):
+            with tx as conn:
+                runs += 1
+                conn.execute(text("INSERT INTO notes VALUES (5000)"))
+    engine.dispose()
+    assert runs == 1
 
 
 def test_engines_that_do_not_go_together_are_refused() -> None:
