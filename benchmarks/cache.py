@@ -25,6 +25,7 @@ import theine
 from dogpile.cache import make_region
 
 from datakit.cache import Cache
+from datakit.cache.codec import codec_of
 from datakit.testing import MemcachedServer, RedisServer
 
 SECONDS = 3.0
@@ -217,9 +218,14 @@ def key_counts() -> None:
     for count in (1_000, 1_000_000):
         gc.collect()
         before = _resident()
-        own = Cache(max_items=count).cached(ttl=600)(square)
-        for n in range(count):
-            own(n)
+        cache = Cache(max_items=count)
+        own = cache.cached(ttl=600)(square)
+        own(7)
+        codec = codec_of(square)
+        memory = cache.fetchers.for_threads.open()
+        for n in range(count):  # as a load does it, ten times as fast
+            entry = cache.fetchers.core.entry(n * n, b"", 600, codec)
+            memory.set([(own.key(n), entry, 600)])
         size = (_resident() - before) / count
         figure = best_of({"": own}, 1_000)[""]
         print(f"\n{count} keys in memory: {figure:.2f} µs a hit, {size:.0f} bytes an entry")

@@ -42,7 +42,13 @@ class AsyncFetcher:
         return self._backend
 
     async def close(self) -> None:
-        """Give up the running loop's connections; the next use opens new ones."""
+        """Give up the running loop's loads behind callers' backs, and its connections; the next use
+        opens new ones."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks if task.get_loop() is loop]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._backend is not None:
             await self._backend.close()
 

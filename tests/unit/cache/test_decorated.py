@@ -61,7 +61,7 @@ class Market(Shop):
     __cache_key__ = Shop.__cache_key__  # a class body does not know its bases yet
 
     @cache.cached(ttl=60)
-    def offer(self, n: int) -> str:
+    def offer(self, n: int) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         return f"market {n}"
 
 

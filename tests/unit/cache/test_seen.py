@@ -78,7 +78,11 @@ def test_lost_writes_and_outrun_loads_are_counted(store: Store, clock: FakeClock
 def test_daily_events_only_when_somebody_subscribes(store: Store, clock: FakeClock) -> None:
     """A hit makes no record otherwise."""
     cache = cache_on(store, clock)
-    double = cache.cached(ttl=60, key="d:{n}")(lambda n: 2 * n)
+
+    @cache.cached(ttl=60, key="d:{n}")
+    def double(n: int) -> int:
+        return 2 * n
+
     seen: list[events.Event] = []
     double(1)
     unsubscribe = events.subscribe(seen.append)
