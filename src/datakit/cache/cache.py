@@ -51,7 +51,7 @@ class Cache:
         with each connection; None for the URL's.
     timeout: seconds of one operation; a nearer `deadline` shortens it. connect_timeout: seconds
         to connect. (0.25 and 1.0: ElastiCache's guidance to fail fast and load.)
-    breaker: None for one that opens for 1 s, doubling to 4 s, so that hits are back within 5 s.
+    breaker: None for one that opens for 0.5 s, doubling to 2 s: hits are back within 5 s.
     max_loads: loads that run at once while the cache cannot be asked, and for 30 s after. (25:
         resilience4j's bulkhead.)
     max_items, max_bytes: what memory:// keeps; the latter instead of the former when given.
@@ -271,8 +271,8 @@ class Cache:
 
 def _breaker(name: str, clock: WaitingClock) -> CircuitBreaker:
     return CircuitBreaker(
-        open_time=1.0,
-        max_open_time=4.0,
+        open_time=0.5,
+        max_open_time=2.0,
         counts=lambda exc: counts_against(exc) and not isinstance(exc, RefusedError),
         name=name,
         clock=clock,
