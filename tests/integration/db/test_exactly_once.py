@@ -130,12 +130,12 @@ async def test_a_body_that_moves_to_another_schema_is_found_as_well(
         move = "USE `a%tenant`"
     else:
         move = 'SET LOCAL search_path TO "a%tenant"'
-        for statement in (
+        made = (
             'CREATE SCHEMA IF NOT EXISTS "a%tenant"',
             'CREATE TABLE IF NOT EXISTS "a%tenant".datakit_commits (LIKE datakit_commits'
             " INCLUDING ALL)",
-        ):
-            await direct.transact(lambda conn, statement=statement: conn.execute(text(statement)))
+        )
+        await direct.transact(lambda conn: [conn.execute(text(each)) for each in made])
 
     def work(conn: Connection) -> None:
         body(conn)

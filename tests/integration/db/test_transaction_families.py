@@ -194,4 +194,4 @@ async def test_a_link_lost_while_the_first_connection_is_made_ready_is_run_again
         database = opened(url)
         await database.transact(lambda conn: conn.execute(text("SELECT 1")))
         assert proxy.connections >= 2
-    assert database.bind.dialect.server_version_info is not None  # type: ignore[attr-defined]
+    assert database.bind.dialect.server_version_info is not None
