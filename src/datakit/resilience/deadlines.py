@@ -39,7 +39,11 @@ def enter(now: float, seconds: float, clock: Clock) -> Until | None:
         if expires_at <= now + seconds:
             return None
     block = (now + seconds, clock, outer, None, False)
-    current.set(block)
+    try:
+        current.set(block)
+    except BaseException:  # a signal's, right after: nobody would leave the block
+        current.set(outer)
+        raise
     return block
 
 
@@ -111,7 +115,11 @@ class deadline:
         if self._token is not None:
             raise RuntimeError("this deadline is in use: make one for each block, deadline(...)")
         self._block = block
-        self._token = current.set(block)
+        try:
+            self._token = current.set(block)
+        except BaseException:  # a signal's, right after: nobody would leave the block
+            current.set(outer)
+            raise
         return self
 
     def __exit__(

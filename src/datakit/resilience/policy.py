@@ -148,7 +148,11 @@ class RetryPolicy:
                 loop.resume()
         finally:
             if block is not None:
-                leave(block)
+                try:
+                    leave(block)
+                except BaseException:  # a signal's, before it began
+                    leave(block)
+                    raise
 
     async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return `await fn(*args, **kwargs)`, tried again as the policy allows.

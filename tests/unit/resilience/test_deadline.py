@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -115,3 +117,26 @@ def test_without_an_end_nothing_is_bounded() -> None:
         assert deadline.bound(7.0) == 7.0
         with deadline(3.0):
             assert deadline.remaining() is not None
+
+
+def test_a_call_that_a_signal_ends_leaves_no_deadline_behind() -> None:
+    """Whatever comes later in the thread would be refused once it is over."""
+
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    policy = RetryPolicy(deadline=5.0)
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    try:
+        for step in range(1_000):
+            with suppress(Interrupt):
+                signal.setitimer(signal.ITIMER_VIRTUAL, 1e-4 + step * 1e-7)
+                while True:
+                    policy.call(int)
+            assert deadline.remaining() is None
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
