@@ -75,20 +75,26 @@ class Attempts:
         self._schedule(exc, verdict)
         return True
 
-    def after_commit(self, exc: Exception, frame: FrameType) -> None:
+    def after_commit(self, exc: Exception, frame: FrameType, *, divided: bool = False) -> None:
         """Return when the body, whose COMMIT failed by `exc`, runs again.
 
+        divided: whether the COMMIT was several, one of which may have come through.
+
         Raises:
-            CommitUnknownError: the link was lost, and to run it again might do it twice.
+            CommitUnknownError: the link was lost or `divided`, and to run it again might do it
+                twice.
             Exception: `exc` itself, when it runs no more.
         """
-        if not self.is_in_doubt(exc):
+        if not divided and not self.is_in_doubt(exc):
             return self._again_after(exc, self.verdict(exc), frame)
         may_rerun = self._idempotent and not isinstance(exc, DeadlineExceededError)
         rerun = may_rerun and self._loops(frame, exc)
         events.emit(events.CommitUnknown, rerun)
         if not rerun:
-            raise self.unknown() from exc
+            error = self.unknown()
+            if divided:
+                error.add_note("datakit: the session has several databases; one may be committed")
+            raise error from exc
         return self._schedule(exc, Verdict.DISCONNECT)
 
     def is_in_doubt(self, exc: Exception) -> bool:

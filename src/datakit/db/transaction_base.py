@@ -45,6 +45,9 @@ class TransactionBase:
     _schema: str | None = None
     """Where the token was written."""
 
+    _is_divided = False
+    """Whether the COMMIT is several, of which one may fail after another."""
+
     def __init__(
         self,
         bind: SyncBind | AsyncBind,
@@ -140,6 +143,7 @@ class TransactionBase:
         try:
             if isinstance(subject, Session):
                 subject.flush()
+                self._is_divided = _is_divided(subject)
             if self._attempts.token is not None:
                 self._schema = commits.write(_connection_of(subject), self._attempts.token)
         except Exception as exc:  # noqa: BLE001 - judged like the body's own
@@ -188,10 +192,11 @@ class TransactionBase:
 
     def _can_ask(self, lost: Exception) -> bool:
         """Return whether the database knows what became of a COMMIT that failed by `lost`."""
-        return self._attempts.token is not None and self._attempts.is_in_doubt(lost)
+        known = self._attempts.token is not None and not self._is_divided
+        return known and self._attempts.is_in_doubt(lost)
 
     def _after_commit(self, lost: Exception, frame: FrameType) -> None:
-        self._attempts.after_commit(lost, frame)
+        self._attempts.after_commit(lost, frame, divided=self._is_divided)
         self._again = True
 
     def _after_look_up(self, lost: Exception, committed: bool, frame: FrameType) -> None:
@@ -207,6 +212,14 @@ class TransactionBase:
 def _dialect_of(subject: Connection | Session) -> str:
     bind = subject if isinstance(subject, Connection) else subject.get_bind()
     return bind.dialect.name
+
+
+def _is_divided(session: Session) -> bool:
+    """Return whether `session` has transactions on several databases, without two-phase commit."""
+    transaction = session.get_transaction()
+    if transaction is None or session.twophase:
+        return False
+    return len({id(joined[0]) for joined in transaction._connections.values()}) > 1
 
 
 def _connection_of(subject: Connection | Session) -> Connection:
