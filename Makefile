@@ -5,12 +5,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 WORKERS ?= 3
 SOURCES := src tests benchmarks docs README.md
 
-.PHONY: help demo test check check-types check-pyright check-rest bench servers clean
+.PHONY: help demo test check check-types check-pyright check-rest bench chaos servers clean
 
 help:
 	@echo "make demo    a failover with and without datakit, in 30 seconds (ARGS='--report demo.html')"
 	@echo "make test    the whole suite against real servers (ARGS='-k name')"
 	@echo "make check   format, lint, types, layers and docs"
+	@echo "make chaos   failovers, 20 times each, in an hour and a half (ARGS='--runs 1')"
 	@echo "make bench   figures side by side with the field"
 
 demo: .venv/.demo
@@ -36,6 +37,9 @@ check-rest:
 
 bench: .venv/.dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python -P $$script || exit 1; done
+
+chaos: .venv/.dev servers
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 servers:
 	@scripts/install_servers

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tests.chaos.aws import AwsLane
 from tests.chaos.clients import DatakitLane, DatakitTaskLane, control_lanes, datakit_lanes
 from tests.chaos.lanes import Lane
-from tests.chaos.report import breaches, plot, rows_of, table
+from tests.chaos.report import breaches, plot, rows_of, table, totals
 from tests.chaos.run import LanesOf, Run, rehearse, site
 from tests.chaos.scenarios import ALL, ASYNCHRONOUS, RECOVERY, SCENARIOS
 from tests.chaos.ways import Way
@@ -146,6 +146,7 @@ def _write(directory: Path, runs: list[Run]) -> None:
     rows = rows_of(runs)
     (directory / "runs.json").write_text(json.dumps([asdict(run) for run in runs], indent=1))
     (directory / "table.md").write_text(table(rows))
+    (directory / "totals.md").write_text(table(totals(runs)))
     (directory / "recovery.svg").write_text(plot(rows))
 
 

@@ -73,12 +73,16 @@ class Lane(ABC):
         """Let the writers finish what they are at, and no more."""
         self._stop.set()
 
-    def join(self, seconds: float) -> bool:
-        """Wait so long for the writers to finish; return whether all have."""
+    @property
+    def hangs(self) -> bool:
+        """Whether a thread is at work."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self, seconds: float) -> None:
+        """Wait so long for the writers to finish."""
         until = monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
 
     def back(self, since: float, until: float = inf) -> dict[int, Commit]:
         """Return the first payment in that time of each writer that has paid in it."""

@@ -29,7 +29,7 @@ class Outcome:
     books. lost_by_server: those that the old primary had and the new one never received. doubled:
     payments in the books more than once. torn: money too much or too little. recovery: seconds that
     each writer's first payment after the new writer's first write took since then. away: writers
-    that did not come back in time.
+    that did not come back in time. hangs: whether one never finished.
     """
 
     lane: str
@@ -45,11 +45,13 @@ class Outcome:
     torn: int
     recovery: list[float]
     away: int
+    hangs: bool
 
     @property
     def damage(self) -> int:
         """Errors, payments lost or doubled, writers that are still waiting."""
-        return sum(self.errors.values()) + self.lost + self.doubled + abs(self.torn) + self.away
+        errors = sum(self.errors.values())
+        return errors + self.lost + self.doubled + abs(self.torn) + self.away + self.hangs
 
 
 def judge(lane: Lane, books: Books, left_behind: Collection[int], times: Times) -> Outcome:
@@ -72,6 +74,7 @@ def judge(lane: Lane, books: Books, left_behind: Collection[int], times: Times) 
         torn=books.total - lane.writers * OPENING_BALANCE,
         recovery=sorted(round(each.waited(times.accepts), 4) for each in back.values()),
         away=lane.writers - len(back),
+        hangs=lane.hangs,
     )
 
 

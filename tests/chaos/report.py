@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from math import ceil, log10
 from typing import NamedTuple
@@ -83,6 +84,11 @@ def rows_of(runs: Iterable[Run]) -> list[Row]:
         for outcome in run.outcomes:
             found[run.site, run.scenario, outcome.lane].append(outcome)
     return [Row(*key, outcomes) for key, outcomes in found.items()]
+
+
+def totals(runs: Iterable[Run]) -> list[Row]:
+    """Return the rows of all scenarios together, save for those that are about time alone."""
+    return rows_of(replace(run, scenario="all") for run in runs if run.scenario != RECOVERY)
 
 
 def table(rows: Sequence[Row]) -> str:

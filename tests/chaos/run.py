@@ -109,7 +109,7 @@ def _end(stage: Stage, lanes: list[Lane]) -> None:
             lane.join(PATIENCE)
     stage.end()
     for lane in lanes:
-        assert lane.join(PATIENCE), f"{lane} hangs"
+        lane.join(PATIENCE)
 
 
 def _outcomes(stage: Stage, lanes: list[Lane]) -> list[Outcome]:

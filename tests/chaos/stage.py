@@ -75,8 +75,9 @@ class Stage:
     def by_faults(self) -> Way:
         """All nodes in the URL, each behind a proxy that can do harm."""
         for node in self.cluster.nodes:
-            proxy = self._stack.enter_context(FaultProxy(node.address, node.port))
-            self.faults[node.address] = proxy
+            own = node.address.replace("127.0.0.", "127.0.1.")
+            proxy = FaultProxy(node.address, node.port, host=own)
+            self.faults[node.address] = self._stack.enter_context(proxy)
 
         def place(node: Node) -> str:
             return f"{self.faults[node.address].host}:{self.faults[node.address].port}"

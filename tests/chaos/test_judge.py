@@ -1,12 +1,14 @@
 """The judge of the failovers sees each kind of damage."""
 
 from collections import Counter
+from dataclasses import replace
+from threading import Event, Thread
 
 import pytest
 from tests.chaos.bank import OPENING_BALANCE, Books, Payment
-from tests.chaos.lanes import Commit, Failure, Lane
+from tests.chaos.lanes import WRITERS, Commit, Failure, Lane
 from tests.chaos.outcome import Outcome, Times, judge
-from tests.chaos.report import Row, breaches, plot, quantile, rows_of, table
+from tests.chaos.report import Row, breaches, plot, quantile, rows_of, table, totals
 from tests.chaos.run import Run
 from tests.chaos.scenarios import RECOVERY
 
@@ -64,6 +66,16 @@ def test_a_writer_that_had_to_be_helped_is_away() -> None:
     assert judge(Paper(*FINE[:2], late), books(1, 2, 3), (), TIMES).away == 1
 
 
+def test_a_writer_that_never_finishes_is_damage() -> None:
+    lane, done = Paper(*FINE), Event()
+    lane._threads.append(Thread(target=done.wait))
+    lane.start()
+    assert judge(lane, books(1, 2, 3), (), TIMES).damage == 1
+    done.set()
+    lane.join(10)
+    assert judge(lane, books(1, 2, 3), (), TIMES).damage == 0
+
+
 @pytest.mark.parametrize("asks", [True, False])
 def test_a_commit_that_nobody_knows_is_an_error_only_where_it_was_to_be_settled(asks: bool) -> None:
     lane = Paper(*FINE, asks=asks)
@@ -84,20 +96,13 @@ def test_a_payment_moves_money_and_makes_none() -> None:
 def outcome(
     lane: str, *, claims: bool, errors: int = 0, recovery: tuple[float, ...] = ()
 ) -> Outcome:
-    return Outcome(
-        lane,
-        claims,
-        8,
-        10,
-        {"Error": errors} if errors else {},
-        [],
-        0,
-        0,
-        0,
-        0,
-        0,
-        list(recovery),
-        0,
+    return replace(
+        judge(Paper(*FINE), books(1, 2, 3), (), TIMES),
+        lane=lane,
+        claims=claims,
+        writers=WRITERS,
+        errors={"Error": errors} if errors else {},
+        recovery=list(recovery),
     )
 
 
@@ -130,7 +135,9 @@ def test_quantiles_are_values_that_were_seen() -> None:
 
 def test_runs_of_one_lane_are_one_row_of_the_table_and_one_line_of_the_plot() -> None:
     ours = [outcome("datakit", claims=True, recovery=(0.1, seconds)) for seconds in (0.2, 0.3)]
-    rows = rows_of(Run("pg18", "kill", seed, 0.5, [each]) for seed, each in enumerate(ours))
+    runs = [Run("pg18", "kill", seed, 0.5, [each]) for seed, each in enumerate(ours)]
+    rows = rows_of(runs)
     assert rows == [Row("pg18", "kill", "datakit", ours)]
-    assert "| pg18 | kill | datakit | 2 | 20 | 0 |" in table(rows)
+    assert "| pg18 | kill | datakit | 2 | 6 | 0 |" in table(rows)
+    assert "| pg18 | all | datakit | 2 | 6 | 0 |" in table(totals(runs))
     assert plot(rows).count('class="own" x1=') == 1
