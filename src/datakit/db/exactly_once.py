@@ -56,10 +56,10 @@ _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _WRITE: Final = "INSERT INTO {}datakit_commits (token) VALUES (%s)"
 
 _SCHEMA: Final = (
-    " RETURNING (SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.oid = datakit_commits.tableoid)"
+    "SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.oid = %s AND relname = 'datakit_commits'"
 )
-"""Where PostgreSQL put the row: a body may have set another search_path."""
+"""Of the table that PostgreSQL put the row in: a body may have set another search_path."""
 
 _PURGE: Final = {
     "postgresql": text(
@@ -131,13 +131,12 @@ def purge(
     return _within(engine, lambda connection: remove_old(connection, older_than))
 
 
-def write(connection: Connection, token: str) -> str | None:
-    """Write `token` in the open transaction; return the schema of the table that it is in."""
-    dialect = connection.dialect
+def write(connection: Connection, token: str) -> int | None:
+    """Write `token` in the open transaction; return PostgreSQL's number of the table it is in."""
     try:
-        if dialect.name == "postgresql":
-            found = connection.exec_driver_sql(_WRITE.format("") + _SCHEMA, (token,))
-            return str(found.scalar_one())
+        if connection.dialect.name == "postgresql":
+            sql = _WRITE.format("") + " RETURNING tableoid"
+            return int(connection.exec_driver_sql(sql, (token,)).scalar_one())
         connection.exec_driver_sql(_in_schema(connection, None), (token,))
     except ProgrammingError as exc:
         exc.add_note(
@@ -148,11 +147,14 @@ def write(connection: Connection, token: str) -> str | None:
     return None
 
 
-def look_up(connection: Connection, token: str, schema: str | None = None) -> bool:
+def look_up(connection: Connection, token: str, table: int | None = None) -> bool:
     """Return whether the transaction that wrote `token` was committed; roll back.
 
-    schema: what `write` returned; None for where the connection looks by itself.
+    table: what `write` returned; None for where the connection looks by itself.
     """
+    schema = None
+    if table is not None:
+        schema = connection.exec_driver_sql(_SCHEMA, (table,)).scalar()
     try:
         connection.exec_driver_sql(_in_schema(connection, schema), (token,))
     except IntegrityError:

@@ -42,7 +42,7 @@ class TransactionBase:
     _owner: object = None
     """The thread or task that is in its block; None while nobody is."""
 
-    _schema: str | None = None
+    _table: int | None = None
     """Where the token was written."""
 
     _is_divided = False
@@ -145,7 +145,7 @@ class TransactionBase:
                 subject.flush()
                 self._is_divided = _is_divided(subject)
             if self._attempts.token is not None:
-                self._schema = commits.write(_connection_of(subject), self._attempts.token)
+                self._table = commits.write(_connection_of(subject), self._attempts.token)
         except Exception as exc:  # noqa: BLE001 - judged like the body's own
             return exc
         return out_of_time()
@@ -168,7 +168,7 @@ class TransactionBase:
     def _look_up(self, subject: Connection | Session) -> bool:
         """Return whether the transaction's token is in the database; `subject` is a new one."""
         assert self._attempts.token is not None
-        return commits.look_up(_connection_of(subject), self._attempts.token, self._schema)
+        return commits.look_up(_connection_of(subject), self._attempts.token, self._table)
 
     def _purge(self, subject: Connection | Session) -> None:
         """Remove old tokens after a COMMIT; `subject` is a new one."""
