@@ -5,6 +5,8 @@ from typing import Final
 
 from cachebox import LRUCache
 
+from datakit.db.target import Candidate
+
 LOOK_EVERY: Final = 0.1
 """Seconds for which a connection that was looked at is handed out without a look."""
 
@@ -40,18 +42,16 @@ class Peer:
         "__weakref__",
         "fresh_until",
         "fresh_until_wall",
-        "host",
-        "ip",
         "is_condemned",
         "is_doubted",
         "made_at_wall",
         "seen_at",
         "seen_at_wall",
+        "server",
     )
 
-    def __init__(self, host: str, ip: str, now: float, wall: float) -> None:
-        self.host = host
-        self.ip = ip
+    def __init__(self, server: Candidate, now: float, wall: float) -> None:
+        self.server = server
         self.made_at_wall = wall
         self.is_condemned = False
         self.note_seen(now, wall)

@@ -19,9 +19,9 @@ from datakit.auth import Login, PasswordAuth, Tls
 from datakit.auth.masked import Masked, without_frames
 from datakit.db import finding
 from datakit.db.classification import classify
-from datakit.db.finding import Candidate, Finder
+from datakit.db.finding import Finder
 from datakit.db.policies import for_connecting
-from datakit.db.target import Target
+from datakit.db.target import Candidate, Target
 from datakit.db.upkeep import Upkeep
 from datakit.errors import ConfigError, DeadlineExceededError, DnsError, NameNotFoundError
 from datakit.resilience import Gate, RetryPolicy, Verdict, deadline
@@ -138,8 +138,8 @@ class Connector:
         except dialect.loaded_dbapi.Error as exc:
             self._last_failure = str(exc)
             if self._is_lost(exc):
-                self.finder.failed(candidate.host, candidate.ip)
-                self.finder.is_away(candidate.ip)
+                self.finder.failed(candidate)
+                self.finder.is_away(candidate)
             raise without_frames(exc) from exc.__cause__
         self.finder.proved(candidate)
         return connection

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from cachebox import LRUCache
 from sqlalchemy.engine import Dialect
@@ -11,7 +11,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from datakit import events
 from datakit._clock import Clock, uniform
 from datakit.db.checkout import MAX_ADDRESSES
-from datakit.db.target import Target
+from datakit.db.target import Candidate, Target
 from datakit.db.topology import Member, Topology
 from datakit.dns import Address
 from datakit.dns.connecting import Failed
@@ -32,14 +32,6 @@ PASSED_OVER: Final = 3
 LEARN_EVERY: Final = 30.0
 """Seconds after which a new connection asks for the topology. Source: the refresh rate of the AWS
 advanced wrappers."""
-
-
-class Candidate(NamedTuple):
-    """A server that may be the one: the name for TLS and tokens, and where it is."""
-
-    host: str
-    ip: str
-    port: int
 
 
 class Waits(Protocol):
@@ -71,10 +63,10 @@ class Finder:
         self._topology = Topology(target.instances) if target.endpoint.writes else None
         self._members: tuple[Member, ...] = ()
         self._learned_at: float | None = None
-        self._proven: LRUCache[str, None] = LRUCache(MAX_ADDRESSES)
+        self._proven: LRUCache[Address, None] = LRUCache(MAX_ADDRESSES)
         """Addresses that were connected to and have not failed since: one of several is not tried
         on the chance that it is dead."""
-        self._failed: LRUCache[str, None] = LRUCache(MAX_ADDRESSES)
+        self._failed: LRUCache[Address, None] = LRUCache(MAX_ADDRESSES)
         self._passed_over: LRUCache[Candidate, float] = LRUCache(MAX_ADDRESSES)
         self._current: Candidate | None = None
         self._lost_at: float | None = None
@@ -116,7 +108,7 @@ class Finder:
         self, connect: Callable[[Candidate], T], is_lost: Callable[[BaseException], bool]
     ) -> T:
         named = self._named()
-        if named and (self._is_alone(named) or named[0].ip in self._proven):
+        if named and (self._is_alone(named) or named[0].place in self._proven):
             try:
                 with nullcontext() if self._is_alone(named) else deadline(ANSWER_WITHIN):
                     return connect(named[0])
@@ -130,38 +122,42 @@ class Finder:
 
     def proved(self, candidate: Candidate) -> None:
         """Take note that `candidate` is the right one."""
-        self._proven[candidate.ip] = None
-        self._failed.pop(candidate.ip, None)
+        self._proven[candidate.place] = None
+        self._failed.pop(candidate.place, None)
         self._passed_over.pop(candidate, None)
         before, self._current = self._current, candidate
-        has_moved = before is not None and before.ip != candidate.ip
+        has_moved = before is not None and before.place != candidate.place
         if before is not None and has_moved and self._target.endpoint.writes:
             if self._started_at is None:
-                self._begin(before.ip)
+                self._begin(before)
             events.emit(events.WriterFound, candidate.host, candidate.ip)
-        if self._started_at is not None:
-            elapsed = round(self._clock.monotonic() - self._started_at, 4)
+        started_at = self._started_at
+        if started_at is not None:
+            elapsed = round(self._clock.monotonic() - started_at, 4)
             events.emit(events.FailoverEnded, self._target.host, elapsed, self._attempts)
         self._started_at = self._lost_at = None
         self._attempts = 0
 
-    def failed(self, host: str, ip: str) -> None:
-        """Take note that the server at `ip` is away, or not the right one any more."""
-        self._proven.pop(ip, None)
-        self._failed[ip] = None
-        if self._current is not None and self._current.ip == ip:
+    def failed(self, server: Candidate) -> None:
+        """Take note that `server` is away, or not the right one any more."""
+        self._proven.pop(server.place, None)
+        self._failed[server.place] = None
+        if self._is_in_use(server):
             self._lost_at = self._clock.monotonic()
-        if host in self._hosts:
-            self._waits.report_failure(host, ip)
+        if server.host in self._hosts:
+            self._waits.report_failure(server.host, server.ip)
 
-    def is_away(self, ip: str) -> None:
-        """Take note that the server in use could not be used: a failover has begun."""
-        if self._started_at is None and self._current is not None and self._current.ip == ip:
-            self._begin(ip)
+    def is_away(self, server: Candidate) -> None:
+        """Take note that `server` could not be used: a failover has begun if it was in use."""
+        if self._started_at is None and self._is_in_use(server):
+            self._begin(server)
 
-    def _begin(self, ip: str) -> None:
+    def _is_in_use(self, server: Candidate) -> bool:
+        return self._current is not None and self._current.place == server.place
+
+    def _begin(self, server: Candidate) -> None:
         self._started_at = self._lost_at or self._clock.monotonic()
-        events.emit(events.FailoverStarted, self._target.host, ip)
+        events.emit(events.FailoverStarted, self._target.host, server.ip)
 
     def learn(self, dialect: Dialect, connection: DBAPIConnection, *, anew: bool) -> None:
         """Ask the server of a new connection for its cluster's members.
@@ -196,7 +192,7 @@ class Finder:
         if failure is not None and not (found or self._members):
             raise failure
         if self._target.endpoint.kind == "reader":  # each takes its share
-            found.sort(key=lambda each: (each.ip in self._failed, uniform(0.0, 1.0)))
+            found.sort(key=lambda each: (each.place in self._failed, uniform(0.0, 1.0)))
         return found
 
     def _is_alone(self, named: Sequence[Candidate]) -> bool:
@@ -207,18 +203,20 @@ class Finder:
 
     def _everyone(self, named: Sequence[Candidate]) -> list[Candidate]:
         """Return all candidates: the cluster's writer first, those that failed last."""
-        found: dict[tuple[str, int], Candidate] = {}
+        found: dict[Address, Candidate] = {}
         for candidate in named:
-            found.setdefault((candidate.ip, candidate.port), candidate)
+            found.setdefault(candidate.place, candidate)
         first: Candidate | None = None
         for member in self._members:
             try:
                 for candidate in self._at(member.host, member.port or self._target.port):
-                    known = found.setdefault((candidate.ip, candidate.port), candidate)
+                    known = found.setdefault(candidate.place, candidate)
                     first = first or (known if member.writes else None)
             except DnsError:
                 continue  # a name that the operator's template got wrong, or a member just added
-        everyone = sorted(found.values(), key=lambda each: (each.ip in self._failed, each != first))
+        everyone = sorted(
+            found.values(), key=lambda each: (each.place in self._failed, each != first)
+        )
         now = self._clock.monotonic()
         waited_for = [each for each in everyone if self._passed_over.get(each, 0.0) <= now]
         return waited_for or everyone
@@ -242,8 +240,8 @@ class Finder:
                 failure = exc
             if self._members != told:  # by the server that was just connected to
                 told = self._members
-                tried = {each.ip for each in candidates} | {winner.ip}
-                news = [each for each in self._everyone(candidates) if each.ip not in tried]
+                tried = {each.place for each in candidates} | {winner.place}
+                news = [each for each in self._everyone(candidates) if each.place not in tried]
                 candidates = [*news, *candidates]
         assert failure is not None
         raise failure
@@ -255,12 +253,11 @@ class Finder:
 
         failure: of one that did and was not the right one; the others get little time then.
         """
-        by_place = {Address(each.ip, each.port): each for each in candidates}
-        hosts = {each.ip: each.host for each in candidates}
+        by_place = {each.place: each for each in candidates}
 
-        def failed(ip: str) -> None:
-            self.is_away(ip)
-            self.failed(hosts[ip], ip)
+        def failed(place: Address) -> None:
+            self.is_away(by_place[place])
+            self.failed(by_place[place])
 
         may_ask = self._target.endpoint.silence is not None
         greeting = self._target.driver.GREETING if may_ask else None

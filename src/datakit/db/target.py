@@ -1,10 +1,25 @@
 """Where an engine connects to, and how."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from datakit.auth import PasswordAuth, Tls
 from datakit.db.drivers import Driver
 from datakit.db.endpoint import Endpoint, instances_of
+from datakit.dns import Address
+
+
+class Candidate(NamedTuple):
+    """A server that may be the one: the name for TLS and tokens, and where it is."""
+
+    host: str
+    ip: str
+    port: int
+
+    @property
+    def place(self) -> Address:
+        """Its address and port: what it is known by, whatever name led there."""
+        return Address(self.ip, self.port)
 
 
 @dataclass(frozen=True, slots=True)

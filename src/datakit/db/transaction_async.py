@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from datakit.db.bind import AsyncBind, opener_of
-from datakit.db.transaction_base import TransactionBase
+from datakit.db.transaction_base import LOOK_UP_WITHIN, TransactionBase
 from datakit.resilience import deadline
 from datakit.resilience.reentry import loop_head
 
@@ -90,7 +90,7 @@ class AsyncTransaction(TransactionBase, Generic[AC]):
         if not self._can_ask(lost):
             return self._after_commit(lost, frame)
         try:
-            with deadline(self._attempts.remaining):
+            with deadline(max(LOOK_UP_WITHIN, self._attempts.remaining)):
                 committed = await self._policy.acall(self._apart, self._look_up)
         except Exception as exc:  # noqa: BLE001 - what is unknown matters more
             raise self._attempts.unknown(exc) from lost

@@ -29,6 +29,10 @@ from datakit.resilience.deadlines import over
 _LEAST: Final = 0.001
 """Seconds for connecting once more when no time is left."""
 
+LOOK_UP_WITHIN: Final = 5.0
+"""Seconds for the question what became of a COMMIT, also when a long body has used up the policy's:
+it does not run the body again."""
+
 Begun = ConnectionTransaction | SessionTransaction
 
 _open: ContextVar[tuple["TransactionBase", ...]]

@@ -20,9 +20,9 @@ from datakit.db.begin import is_read_only
 from datakit.db.checkout import PEER, Departures, Look, Peer
 from datakit.db.classification import OWN_FAULT, classify
 from datakit.db.drivers.watch import SILENT
-from datakit.db.finding import Candidate, Finder
+from datakit.db.finding import Finder
 from datakit.db.pool import LookingPool
-from datakit.db.target import Target
+from datakit.db.target import Candidate, Target
 from datakit.errors import DatakitError, DeadlineExceededError
 from datakit.resilience import Verdict, deadline
 from datakit.resilience.forks import renew_after_fork
@@ -43,19 +43,19 @@ class Peers:
         with self._lock:
             self._all.add(peer)
 
-    def doubt(self, ip: str) -> None:
-        """Doubt all connections to `ip`."""
-        for peer in self._to(ip):
+    def doubt(self, server: Candidate) -> None:
+        """Doubt all connections to `server`."""
+        for peer in self._to(server):
             peer.doubt()
 
-    def condemn(self, ip: str) -> None:
-        """Condemn all connections to `ip`."""
-        for peer in self._to(ip):
+    def condemn(self, server: Candidate) -> None:
+        """Condemn all connections to `server`."""
+        for peer in self._to(server):
             peer.condemn()
 
-    def _to(self, ip: str) -> list[Peer]:
+    def _to(self, server: Candidate) -> list[Peer]:
         with self._lock:
-            return [peer for peer in self._all if peer.ip == ip]
+            return [peer for peer in self._all if peer.server.place == server.place]
 
 
 class Upkeep:
@@ -107,7 +107,7 @@ class Upkeep:
 
     def note_made(self, record: ConnectionPoolEntry, candidate: Candidate) -> None:
         """Take note of a new connection."""
-        peer = Peer(candidate.host, candidate.ip, self._clock.monotonic(), self._clock.wall())
+        peer = Peer(candidate, self._clock.monotonic(), self._clock.wall())
         record.info[PEER] = peer
         self._peers.add(peer)
         self._departures.forget(candidate.ip)
@@ -130,7 +130,7 @@ class Upkeep:
             DisconnectionError: it is dead, too old, to a server that is not the right one any
                 more, or its name points elsewhere now.
         """
-        host, ip = peer.host, peer.ip
+        host, ip = peer.server.host, peer.server.ip
         now, wall = self._clock.monotonic(), self._clock.wall()
         probe_after = self._target.endpoint.probe_after
         look = peer.look(now, wall, recycle=self._recycle, probe_after=probe_after)
@@ -154,9 +154,9 @@ class Upkeep:
                 dialect.do_ping(connection)
         except (dialect.loaded_dbapi.Error, DatakitError) as exc:
             if isinstance(exc, DeadlineExceededError) and deadline.remaining() != 0:
-                self._peers.condemn(peer.ip)  # silent: the others would take as long
-            self._finder.failed(peer.host, peer.ip)
-            raise DisconnectionError(f"the connection to {peer.ip} does not answer") from exc
+                self._peers.condemn(peer.server)  # silent: the others would take as long
+            self._finder.failed(peer.server)
+            raise DisconnectionError(f"the connection to {peer.server.ip} does not answer") from exc
 
     def _handle_error(self, context: ExceptionContext) -> None:
         """Drop the connections that an error speaks of, and no others; ask where to go."""
@@ -168,7 +168,7 @@ class Upkeep:
             context.is_disconnect = True  # an answer may still come, to a question of before
             context.invalidate_pool_on_disconnect = False
             if peer is not None:
-                self._peers.doubt(peer.ip)
+                self._peers.doubt(peer.server)
             return
         verdict = classify(context.original_exception)
         if verdict is Verdict.WRITER_MOVED:
@@ -177,20 +177,20 @@ class Upkeep:
                 setattr(context.original_exception, OWN_FAULT, True)
                 return
             if peer is not None:
-                self._peers.condemn(peer.ip)
-                self._finder.is_away(peer.ip)
+                self._peers.condemn(peer.server)
+                self._finder.is_away(peer.server)
         elif verdict is Verdict.DISCONNECT or context.is_disconnect:
             if peer is not None and hasattr(context.original_exception, SILENT):
-                self._peers.condemn(peer.ip)
-                self._finder.is_away(peer.ip)
+                self._peers.condemn(peer.server)
+                self._finder.is_away(peer.server)
             elif peer is not None:
-                self._peers.doubt(peer.ip)
+                self._peers.doubt(peer.server)
         else:
             return
         context.is_disconnect = True  # SQLAlchemy does not know all of MySQL's numbers for it
         context.invalidate_pool_on_disconnect = False
         if peer is not None:
-            self._finder.failed(peer.host, peer.ip)
+            self._finder.failed(peer.server)
 
 
 def _peer_of(connection: Connection) -> Peer | None:

@@ -18,7 +18,7 @@ from datakit.resilience.deadlines import deadline, over
 HEAD_START: Final = 0.25
 """Seconds before the next address is tried beside the last. Source: RFC 8305 section 5."""
 
-Failed = Callable[[str], object]
+Failed = Callable[[Address], object]
 """Told the address that could not be connected to."""
 
 
@@ -127,12 +127,12 @@ class _Race:
 
     def _lost(self, address: Address, error: OSError) -> None:
         self._errors.append((address, error))
-        self._failed(address.ip)
+        self._failed(address)
         self._next_at = monotonic()
 
     def _out_of_time(self) -> Exception:
         for address in self._running.values():
-            self._failed(address.ip)
+            self._failed(address)
         silent = ", ".join(address.ip for address in self._running.values())
         return over(f"connecting to {self._name}; no answer from {silent}")
 

@@ -41,7 +41,7 @@ async def race(
                 if not isinstance(error, OSError):
                     raise error
                 errors.append((address, error))
-                failed(address.ip)
+                failed(address)
         raise refused(name, errors)
     finally:
         await _give_up(running)
@@ -74,7 +74,7 @@ async def _ended(
     )
     if not done and left is not None and deadline.remaining() == 0:
         for address in running.values():
-            failed(address.ip)
+            failed(address)
         silent = ", ".join(address.ip for address in running.values())
         raise over(f"connecting to {name}; no answer from {silent}")
     return done

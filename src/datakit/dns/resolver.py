@@ -106,7 +106,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         """
         with deadline(timeout):
             addresses = self.addresses(name, port)
-            return race(addresses, name, lambda ip: self.report_failure(name, ip))
+            return race(addresses, name, lambda address: self.report_failure(name, address.ip))
 
     def is_current(self, name: str, ip: str) -> bool:
         """Return whether `ip` is an address of `name` now.

@@ -121,7 +121,9 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
         """
         with deadline(timeout):
             addresses = await self.addresses(name, port)
-            return await race(addresses, name, lambda ip: self.report_failure(name, ip))
+            return await race(
+                addresses, name, lambda address: self.report_failure(name, address.ip)
+            )
 
     async def is_current(self, name: str, ip: str) -> bool:
         """Return whether `ip` is an address of `name` now.

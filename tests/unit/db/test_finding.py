@@ -9,9 +9,9 @@ from sqlalchemy import make_url
 
 from datakit.db.drivers import psycopg as driver
 from datakit.db.endpoint import PROFILES, Endpoint
-from datakit.db.finding import ANSWER_BESIDE, PASSED_OVER, Candidate, Finder
+from datakit.db.finding import ANSWER_BESIDE, PASSED_OVER, Finder
 from datakit.db.plan import hosts_of
-from datakit.db.target import Target
+from datakit.db.target import Candidate, Target
 from datakit.db.topology import Member
 from datakit.dns import Address
 from datakit.errors import ConfigError, DeadlineExceededError, NameNotFoundError
@@ -44,14 +44,14 @@ class Net:
         self,
         name: str,
         candidates: Sequence[Address],
-        failed: Callable[[str], object],
+        failed: Callable[[Address], object],
         greeting: bytes | None,
     ) -> Address:
         self.asked.append([each.ip for each in candidates])
         for each in candidates:
             if each.ip in self.alive:
                 return each
-            failed(each.ip)
+            failed(each)
         if any(each.ip in self.silent for each in candidates):
             raise DeadlineExceededError("silent")
         raise OSError("refused")
@@ -72,7 +72,7 @@ def writer_is(ip: str, found: Finder) -> Callable[[Candidate], str]:
 
     def connect(candidate: Candidate) -> str:
         if candidate.ip != ip:
-            found.failed(candidate.host, candidate.ip)
+            found.failed(candidate)
             raise Lost(candidate.ip)
         found.proved(candidate)
         return candidate.ip

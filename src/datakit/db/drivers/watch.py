@@ -102,5 +102,5 @@ def silent(error: Exception) -> Exception:
     return error
 
 
-def _nothing(ip: str) -> None:
+def _nothing(address: Address) -> None:
     pass
