@@ -18,8 +18,8 @@ KEYS = 400
 OUTAGE = 1.5
 """Seconds under load without the cache."""
 
-BACK_WITHIN = 5.0
-"""Seconds after its return in which a cache is to be asked again; waited for, not measured."""
+BACK_WITHIN = 60.0
+"""Seconds; it takes less than five on a machine at rest, and this is no measurement."""
 
 
 class Loads:
