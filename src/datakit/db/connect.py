@@ -146,7 +146,6 @@ class Connector:
             self._last_failure = str(exc)
             if self._is_lost(exc):
                 self.finder.failed(candidate)
-                self.finder.is_away(candidate)
             raise without_frames(exc) from exc.__cause__
         self.finder.proved(candidate)
         return connection

@@ -138,19 +138,26 @@ class Finder:
         self._started_at = self._lost_at = None
         self._attempts = 0
 
-    def failed(self, server: Candidate) -> None:
-        """Take note that `server` is away, or not the right one any more."""
-        self._proven.pop(server.place, None)
-        self._failed[server.place] = None
+    def lost(self, server: Candidate) -> None:
+        """Take note that a link to `server` was lost, which may be that link's affair alone."""
         if self._is_in_use(server):
             self._lost_at = self._clock.monotonic()
-        if server.host in self._hosts:
-            self._waits.report_failure(server.host, server.ip)
+        self._report(server)
 
-    def is_away(self, server: Candidate) -> None:
-        """Take note that `server` could not be used: a failover has begun if it was in use."""
+    def failed(self, server: Candidate) -> None:
+        """Take note that `server` is away, or not the right one any more.
+
+        A failover has begun if it was in use.
+        """
+        self._proven.pop(server.place, None)
+        self._failed[server.place] = None
         if self._started_at is None and self._is_in_use(server):
             self._begin(server)
+        self._report(server)
+
+    def _report(self, server: Candidate) -> None:
+        if server.host in self._hosts:
+            self._waits.report_failure(server.host, server.ip)
 
     def _is_in_use(self, server: Candidate) -> bool:
         return self._current is not None and self._current.place == server.place
@@ -254,11 +261,6 @@ class Finder:
         failure: of one that did and was not the right one; the others get little time then.
         """
         by_place = {each.place: each for each in candidates}
-
-        def failed(place: Address) -> None:
-            self.is_away(by_place[place])
-            self.failed(by_place[place])
-
         may_ask = self._target.endpoint.silence is not None
         greeting = self._target.driver.GREETING if may_ask else None
         time = ANSWER_WITHIN if failure is None else ANSWER_BESIDE
@@ -267,7 +269,7 @@ class Finder:
                 place = self._waits.first_to_answer(
                     self._target.host,
                     list(by_place),
-                    failed,
+                    lambda place: self.failed(by_place[place]),
                     greeting,
                 )
                 return by_place[place]

@@ -154,8 +154,9 @@ class Upkeep:
                 dialect.do_ping(connection)
         except (dialect.loaded_dbapi.Error, DatakitError) as exc:
             if isinstance(exc, DeadlineExceededError) and deadline.remaining() != 0:
-                self._peers.condemn(peer.server)  # silent: the others would take as long
-            self._finder.failed(peer.server)
+                self._leave(peer)  # silent: the others would take as long
+            else:
+                self._finder.lost(peer.server)
             raise DisconnectionError(f"the connection to {peer.server.ip} does not answer") from exc
 
     def _handle_error(self, context: ExceptionContext) -> None:
@@ -177,20 +178,22 @@ class Upkeep:
                 setattr(context.original_exception, OWN_FAULT, True)
                 return
             if peer is not None:
-                self._peers.condemn(peer.server)
-                self._finder.is_away(peer.server)
+                self._leave(peer)
         elif verdict is Verdict.DISCONNECT or context.is_disconnect:
             if peer is not None and hasattr(context.original_exception, SILENT):
-                self._peers.condemn(peer.server)
-                self._finder.is_away(peer.server)
+                self._leave(peer)
             elif peer is not None:
                 self._peers.doubt(peer.server)
+                self._finder.lost(peer.server)
         else:
             return
         context.is_disconnect = True  # SQLAlchemy does not know all of MySQL's numbers for it
         context.invalidate_pool_on_disconnect = False
-        if peer is not None:
-            self._finder.failed(peer.server)
+
+    def _leave(self, peer: Peer) -> None:
+        """Use no connection to a server any more that is silent, or not the right one."""
+        self._peers.condemn(peer.server)
+        self._finder.failed(peer.server)
 
 
 def _peer_of(connection: Connection) -> Peer | None:

@@ -121,6 +121,43 @@ def test_the_proven_address_is_gone_to_without_asking() -> None:
     assert len(net.asked) == asked
 
 
+def test_one_lost_link_is_no_reason_to_ask_the_others_first() -> None:
+    """A busy client would miss the healthy writer's answer, and ask the standby again and again."""
+    net = Net({"a": ["10.0.0.1"], "b": ["10.0.0.2"]}, {"10.0.0.1", "10.0.0.2"}, set())
+    found = finder(net, FakeClock(), PROFILES["cluster"], "a", "b")
+    connect = writer_is("10.0.0.1", found)
+    found.find(connect, is_lost)
+    asked = len(net.asked)
+    found.lost(Candidate("a", "10.0.0.1", 5432))
+    assert net.reported[-1] == ("a", "10.0.0.1")
+    found.find(connect, is_lost)
+    assert len(net.asked) == asked
+
+
+def test_servers_on_two_ports_of_one_address_are_two() -> None:
+    net = Net({"a": ["10.0.0.1"]}, {"10.0.0.1"}, set())
+    target = Target(
+        hosts=(("a", 6001), ("a", 6002)),
+        user="app",
+        endpoint=PROFILES["cluster"],
+        driver=driver,  # type: ignore[arg-type]
+    )
+    found = Finder(target, net, FakeClock())
+
+    def connect(candidate: Candidate) -> int:
+        if candidate.port != 6002:
+            found.failed(candidate)
+            raise Lost
+        found.proved(candidate)
+        return candidate.port
+
+    assert found.find(connect, is_lost) == 6002
+    found.failed(Candidate("a", "10.0.0.1", 6001))
+    asked = len(net.asked)
+    assert found.find(connect, is_lost) == 6002
+    assert len(net.asked) == asked + 1  # the listed first is not proven: one race, the other wins
+
+
 def test_one_host_with_one_address_is_not_asked_first() -> None:
     net = Net({"a": ["10.0.0.1"]}, {"10.0.0.1"}, set())
     found = finder(net, FakeClock(), PROFILES["cluster"], "a")
