@@ -14,7 +14,7 @@ from sqlalchemy.exc import PendingRollbackError
 from datakit.auth import Tls
 from datakit.db.drivers.limits import bounded, is_over, last_word, out_of_time, refuse_late
 from datakit.db.drivers.watch import NO_WATCH, Watch, silent
-from datakit.resilience.deadlines import deadline
+from datakit.resilience.deadlines import current, deadline
 
 if TYPE_CHECKING:
     from psycopg.abc import RV, PQGen, PQGenConn
@@ -39,6 +39,9 @@ _INTERVAL: Final = 0.1
 
 _IN_ERROR: Final = 3
 """libpq's PQTRANS_INERROR."""
+
+_IDLE: Final = 0
+"""libpq's PQTRANS_IDLE."""
 
 _ACTIVE: Final = 1
 """libpq's PQTRANS_ACTIVE."""
@@ -180,6 +183,13 @@ class _Bounded:
         refuse_late()
         return super()._exec_command(*args, **kwargs)  # type: ignore[misc, no-any-return]
 
+    def _has_begun(self) -> bool:
+        """Return False where a ROLLBACK would find nothing to do: a pool asks for one each time
+        that a connection is given back."""
+        own: Any = self
+        is_idle = own.pgconn.transaction_status == _IDLE
+        return not is_idle or bool(own._pipeline or own._tpc or own._num_transactions)
+
     def _end_wait(self) -> None:
         """Leave a wait that ended by psycopg's own timeout to it.
 
@@ -202,21 +212,33 @@ class _Bounded:
 
 class _Connection(_Bounded, psycopg.Connection[Any]):
     def rollback(self) -> None:
-        with last_word():
-            super().rollback()
+        if self._has_begun():
+            with last_word():
+                super().rollback()
 
     def wait(
         self, gen: "PQGen[RV]", interval: float = _INTERVAL, timeout: float | None = None
     ) -> "RV":
+        watch, socket = self._watch, self.pgconn.socket
         try:
-            for step, is_last in self._watch.steps(timeout):
+            steps = None
+            if timeout is None and current.get() is None:  # the common case, without the loop
                 try:
-                    return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=step)
+                    return waiting.wait(gen, socket, interval=interval, timeout=watch.first)
+                except errors._WaitTimeout:
+                    steps = watch.steps(None)
+                step, _ = next(steps)
+                if not watch.is_alive(step):
+                    raise self._silent()
+                gen = _resumed(gen)
+            for step, is_last in steps or watch.steps(timeout):
+                try:
+                    return waiting.wait(gen, socket, interval=interval, timeout=step)
                 except errors._WaitTimeout:
                     if is_last:
                         self._end_wait()
                         raise
-                    if not self._watch.is_alive(step):
+                    if not watch.is_alive(step):
                         raise self._silent() from None
                     gen = _resumed(gen)
         except Exception:
@@ -231,8 +253,9 @@ class _Connection(_Bounded, psycopg.Connection[Any]):
 
 class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
     async def rollback(self) -> None:
-        with last_word():
-            await super().rollback()
+        if self._has_begun():
+            with last_word():
+                await super().rollback()
 
     async def wait(
         self,
@@ -240,17 +263,28 @@ class _AsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
         interval: float = _INTERVAL,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own
     ) -> "RV":
+        watch, socket = self._watch, self.pgconn.socket
         try:
-            for step, is_last in self._watch.steps(timeout):
+            steps = None
+            if timeout is None and current.get() is None:
                 try:
                     return await waiting.wait_async(
-                        gen, self.pgconn.socket, interval=interval, timeout=step
+                        gen, socket, interval=interval, timeout=watch.first
                     )
+                except errors._WaitTimeout:
+                    steps = watch.steps(None)
+                step, _ = next(steps)
+                if not await watch.is_alive_async(step):
+                    raise self._silent()
+                gen = _resumed(gen)
+            for step, is_last in steps or watch.steps(timeout):
+                try:
+                    return await waiting.wait_async(gen, socket, interval=interval, timeout=step)
                 except errors._WaitTimeout:
                     if is_last:
                         self._end_wait()
                         raise
-                    if not await self._watch.is_alive_async(step):
+                    if not await watch.is_alive_async(step):
                         raise self._silent() from None
                     gen = _resumed(gen)
         except Exception:

@@ -36,12 +36,14 @@ class Watch:
         doubled each time that it lives; None never to ask.
     """
 
-    __slots__ = ("_address", "_greeting", "after")
+    __slots__ = ("_address", "_greeting", "after", "first")
 
     def __init__(self, ip: str, port: int, greeting: bytes, after: float | None) -> None:
         self._address = Address(ip, port)
         self._greeting = greeting
         self.after = inf if after is None else after
+        self.first = after
+        """Seconds to wait at first where no time is set; None for as long as it takes."""
 
     def steps(self, timeout: float | None) -> Iterator[tuple[float | None, bool]]:
         """Yield the seconds to wait one after the other, and whether the time is over then.
