@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from cachebox import LRUCache
 from sqlalchemy.engine import Dialect
@@ -12,11 +12,13 @@ from datakit import events
 from datakit._clock import Clock, uniform
 from datakit.db.checkout import MAX_ADDRESSES
 from datakit.db.target import Candidate, Target
-from datakit.db.topology import Member, Topology
 from datakit.dns import Address
 from datakit.dns.connecting import Failed
 from datakit.errors import DeadlineExceededError, DnsError
 from datakit.resilience import deadline
+
+if TYPE_CHECKING:
+    from datakit.db.topology import Member, Topology
 
 T = TypeVar("T")
 
@@ -60,7 +62,7 @@ class Finder:
         self._waits = waits
         self._clock = clock
         self._hosts = frozenset(host for host, _ in target.hosts)
-        self._topology = Topology(target.instances) if target.endpoint.writes else None
+        self._topology = _topology_of(target)
         self._members: tuple[Member, ...] = ()
         self._learned_at: float | None = None
         self._proven: LRUCache[Address, None] = LRUCache(MAX_ADDRESSES)
@@ -80,7 +82,7 @@ class Finder:
         return self._current is not None
 
     @property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> "tuple[Member, ...]":
         """The cluster's, as it told last."""
         return self._members
 
@@ -278,3 +280,11 @@ class Finder:
                 until = self._clock.monotonic() + PASSED_OVER * time
                 self._passed_over.update(dict.fromkeys(candidates, until))
             raise failure or self._target.driver.unreachable(str(exc)) from exc
+
+
+def _topology_of(target: Target) -> "Topology | None":
+    if not target.endpoint.writes:
+        return None
+    from datakit.db.topology import Topology
+
+    return Topology(target.instances)
