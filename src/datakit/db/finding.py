@@ -81,11 +81,6 @@ class Finder:
         """Whether there was a connection at all."""
         return self._current is not None
 
-    @property
-    def members(self) -> "tuple[Member, ...]":
-        """The cluster's, as it told last."""
-        return self._members
-
     def find(
         self, connect: Callable[[Candidate], T], is_lost: Callable[[BaseException], bool]
     ) -> T:
@@ -116,9 +111,8 @@ class Finder:
                     return connect(named[0])
             except Exception as exc:  # it may have told of others
                 is_late = isinstance(exc, DeadlineExceededError)  # with a password, for one
-                if not (is_lost(exc) or is_late) or deadline.remaining() == 0:
-                    raise
-                if self._is_alone(named):
+                may_go_on = (is_lost(exc) or is_late) and not self._is_alone(named)
+                if not may_go_on or deadline.remaining() == 0:
                     raise
         return self._search(self._everyone(named), connect, is_lost)
 
