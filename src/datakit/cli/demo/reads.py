@@ -49,7 +49,11 @@ def stampede(shop: Shop) -> StampedeFigures:
         return get_product(77).id == 77
 
     with ThreadPoolExecutor(STAMPEDE) as pool:
-        right = sum(pool.map(caller, range(STAMPEDE)))
+        try:
+            right = sum(pool.map(caller, range(STAMPEDE)))
+        except BaseException:
+            barrier.abort()  # Ctrl-C before all have come: the others must not wait for them
+            raise
     return StampedeFigures(STAMPEDE, shop.queries - before, STAMPEDE - right)
 
 
