@@ -3,8 +3,7 @@
 from collections.abc import Callable, Hashable
 from typing import Final
 
-from cachebox import LRUCache
-
+from datakit._bounded import BoundedDict
 from datakit._clock import Clock
 from datakit.auth.lifetime import Token, is_usable, life_of
 
@@ -12,11 +11,11 @@ MAX_TOKENS: Final = 1_000
 
 
 class TokenCache:
-    """At most 1,000 tokens by key. Signing takes microseconds, so that nobody waits for another."""
+    """At most 1,000 tokens by key. Signing takes microseconds: nobody waits for another."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._tokens: LRUCache[Hashable, Token] = LRUCache(MAX_TOKENS)
+        self._tokens: BoundedDict[Hashable, Token] = BoundedDict(MAX_TOKENS)
 
     def get(self, key: Hashable, sign: Callable[[float], str], expires_at: float | None) -> str:
         """Return the token of `key`; the one that `sign(wall)` makes when there is no usable one.

@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import FrameType
+from typing import NamedTuple
 
 PASSED_OVER = frozenset(
     {"sqlalchemy", "datakit", "asyncio", "contextlib", "concurrent", "threading"}
@@ -11,8 +11,7 @@ PASSED_OVER = frozenset(
 """Packages that execute statements on behalf of others."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallSite:
+class CallSite(NamedTuple):
     """A line of code; `module` is its module's name."""
 
     filename: str

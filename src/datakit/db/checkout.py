@@ -3,8 +3,7 @@
 from enum import Enum
 from typing import Final
 
-from cachebox import LRUCache
-
+from datakit._bounded import BoundedDict
 from datakit.db.target import Candidate
 
 LOOK_EVERY: Final = 0.1
@@ -94,7 +93,7 @@ class Departures:
     """The addresses that are none of the name's any more, and since when (monotonic seconds)."""
 
     def __init__(self) -> None:
-        self._since: LRUCache[str, float] = LRUCache(MAX_ADDRESSES)
+        self._since: BoundedDict[str, float] = BoundedDict(MAX_ADDRESSES)
 
     def look(self, ip: str, now: float, *, is_current: bool) -> Look:
         """Return whether a connection to `ip` may be used, by whether the name leads there now."""

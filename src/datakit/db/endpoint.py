@@ -73,7 +73,7 @@ PROFILES: Final[dict[str, Endpoint]] = {
 }  # fmt: skip
 
 _LABEL: Final = r"[a-z0-9][a-z0-9-]*"
-_RDS: Final = re.compile(
+_RDS: Final = (  # compiled by its first use
     rf"(?P<first>{_LABEL})(?P<endpoint>\.endpoint)?\.(?P<second>{_LABEL})"
     r"(?P<rest>\.(?:[a-z0-9-]+\.rds\.amazonaws\.com|rds\.[a-z0-9-]+\.amazonaws\.com\.cn))"
 )
@@ -90,7 +90,7 @@ def kind_of(host: str) -> str:
 
     Source: Aurora User Guide, "Aurora endpoint connections"; RDS Proxy documentation.
     """
-    match = _RDS.fullmatch(host.lower().rstrip("."))
+    match = re.fullmatch(_RDS, host.lower().rstrip("."))
     if match is None:
         return "generic"
     second = match["second"]
@@ -104,7 +104,7 @@ def instances_of(host: str) -> str | None:
 
     Source: Aurora User Guide, "Aurora endpoint connections".
     """
-    match = _RDS.fullmatch(host.lower().rstrip("."))
+    match = re.fullmatch(_RDS, host.lower().rstrip("."))
     if match is None or match["endpoint"] or not match["second"].startswith("cluster-"):
         return None
     account = re.sub(r"^cluster-(ro-|custom-)?", "", match["second"])

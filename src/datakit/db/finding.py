@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from cachebox import LRUCache
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from datakit import events
+from datakit._bounded import BoundedDict
 from datakit._clock import Clock, uniform
 from datakit.db.checkout import MAX_ADDRESSES
 from datakit.db.target import Candidate, Target
@@ -65,11 +65,11 @@ class Finder:
         self._topology = _topology_of(target)
         self._members: tuple[Member, ...] = ()
         self._learned_at: float | None = None
-        self._proven: LRUCache[Address, None] = LRUCache(MAX_ADDRESSES)
+        self._proven: BoundedDict[Address, None] = BoundedDict(MAX_ADDRESSES)
         """Addresses that were connected to and have not failed since: one of several is not tried
         on the chance that it is dead."""
-        self._failed: LRUCache[Address, None] = LRUCache(MAX_ADDRESSES)
-        self._passed_over: LRUCache[Candidate, float] = LRUCache(MAX_ADDRESSES)
+        self._failed: BoundedDict[Address, None] = BoundedDict(MAX_ADDRESSES)
+        self._passed_over: BoundedDict[Candidate, float] = BoundedDict(MAX_ADDRESSES)
         self._current: Candidate | None = None
         self._lost_at: float | None = None
         """When a connection to the server in use was lost; that alone is no failover."""
@@ -272,7 +272,8 @@ class Finder:
         except (OSError, DeadlineExceededError) as exc:
             if isinstance(exc, DeadlineExceededError):
                 until = self._clock.monotonic() + PASSED_OVER * time
-                self._passed_over.update(dict.fromkeys(candidates, until))
+                for candidate in candidates:
+                    self._passed_over[candidate] = until
             raise failure or self._target.driver.unreachable(str(exc)) from exc
 
 

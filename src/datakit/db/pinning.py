@@ -6,18 +6,16 @@ Source: Amazon RDS and Aurora user guides, "Avoiding pinning an RDS Proxy".
 """
 
 import re
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
-from datakit.db.sql_outline import outline
 from datakit.errors import ConfigError
 
 MAX_BYTES = 16 * 1024
 """A longer text pins on its own, whatever it says."""
 
 
-@dataclass(frozen=True, slots=True)
-class PinningCause:
+class PinningCause(NamedTuple):
     """Why a session gets pinned; `name` is stable, `fix` says what to write instead."""
 
     name: str
@@ -204,6 +202,8 @@ def causes(sql: str, dialect: str) -> tuple[PinningCause, ...]:
     suspect = _suspect(dialect)
     found = [STATEMENT_OVER_16_KB] if _is_long(sql) else []
     if suspect.search(sql.lower()):
+        from datakit.db.sql_outline import outline  # not needed before the first suspect
+
         found += _matching(_patterns(dialect), outline(sql, dialect))
     return tuple(dict.fromkeys(found))
 

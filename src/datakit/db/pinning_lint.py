@@ -9,14 +9,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from cachebox import LRUCache
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect, ExecutionContext
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from datakit import events
+from datakit._bounded import BoundedDict
 from datakit.db import pinning
-from datakit.db.call_site import call_site
 from datakit.db.pinning import PinningCause, PinningWarning
 from datakit.db.sync_engine import sync_engine
 
@@ -55,7 +54,7 @@ class _Linter:
     def __init__(self, dialect: str) -> None:
         pinning.causes("", dialect)  # refuses a dialect that it does not know
         self._dialect = dialect
-        self._seen: LRUCache[int, bool] = LRUCache(MAX_SEEN)
+        self._seen: BoundedDict[int, bool] = BoundedDict(MAX_SEEN)
         self._found: set[str] = set()
         self._lock = Lock()
 
@@ -93,6 +92,8 @@ class _Linter:
 
 
 def _tell(cause: PinningCause) -> None:
+    from datakit.db.call_site import call_site  # not needed before the first finding
+
     site = call_site()
     events.emit(events.PinningFound, cause.name, str(site))
     warning = PinningWarning(cause, str(site))

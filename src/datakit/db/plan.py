@@ -1,8 +1,8 @@
 """What an engine is made of: what can be said of it before there is one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Pool, make_url
 from sqlalchemy.engine import Dialect
@@ -21,8 +21,7 @@ from datakit.errors import ConfigError, MissingExtraError
 Auth = str | PasswordAuth | Callable[[], Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What an engine is made of. target: None for a server behind a Unix socket."""
 
     url: URL

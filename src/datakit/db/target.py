@@ -1,6 +1,5 @@
 """Where an engine connects to, and how."""
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from datakit.auth import PasswordAuth, Tls
@@ -22,8 +21,7 @@ class Candidate(NamedTuple):
         return Address(self.ip, self.port)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What there is to know of it before the first connection.
 
     hosts: names and ports, the first of which stands for all in messages.
@@ -35,7 +33,7 @@ class Target:
     endpoint: Endpoint
     driver: Driver
     tls: Tls | None = None
-    auth: PasswordAuth | None = field(default=None, repr=False)
+    auth: PasswordAuth | None = None
 
     @property
     def host(self) -> str:

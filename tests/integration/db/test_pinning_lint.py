@@ -245,4 +245,4 @@ async def test_memory_stays_bounded(linted: Database) -> None:
 
     assert await warned(linted, body) == []
     linters = [item for item in gc.get_objects() if isinstance(item, _Linter)]
-    assert max(len(linter._seen) for linter in linters) == MAX_SEEN
+    assert 0 < max(len(linter._seen) for linter in linters) <= MAX_SEEN

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from datakit import Cache
 from datakit.cli.demo import reads
-from datakit.cli.demo.shop import Shop
+
+if TYPE_CHECKING:
+    from datakit.cli.demo.shop import Shop
 
 
 class InterruptedPool(ThreadPoolExecutor):
@@ -32,4 +34,4 @@ def test_an_interrupt_among_the_starting_callers_ends_the_stampede(
         cache=Cache("memory://"), queries=0, load_product=lambda number: SimpleNamespace(id=number)
     )
     with pytest.raises(KeyboardInterrupt):
-        reads.stampede(cast(Shop, shop))
+        reads.stampede(cast("Shop", shop))

@@ -10,8 +10,7 @@ from math import inf
 from time import monotonic
 from typing import Final
 
-from cachebox import LRUCache
-
+from datakit._bounded import BoundedDict
 from datakit.db.drivers.limits import bounded
 from datakit.dns import Address
 from datakit.dns.connecting import race
@@ -24,7 +23,7 @@ ANSWER_WITHIN: Final = 2.0
 SILENT: Final = "datakit_server_is_silent"
 """Set on the driver's error for a server that does not live."""
 
-_alive_at: LRUCache[Address, float] = LRUCache(1_000)
+_alive_at: BoundedDict[Address, float] = BoundedDict(1_000)
 """When a server last showed that it lives: many long statements need one answer. MySQL counts who
 leaves without logging in, and blocks a host after a hundred in a row (`max_connect_errors`)."""
 
