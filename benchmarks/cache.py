@@ -169,17 +169,22 @@ async def redis_hits_async(server: RedisServer) -> None:
 def memcached_hits(server: MemcachedServer) -> None:
     address = (server.address, server.port)
     pooled = pymemcache.client.base.PooledClient(address, no_delay=True, max_pool_size=10)
+    bounded = pymemcache.client.base.PooledClient(
+        address, no_delay=True, max_pool_size=10, timeout=5, connect_timeout=5
+    )
     plain = pymemcache.client.base.Client(address, no_delay=True)
     plain.set("bench:7", ENCODED, noreply=False)
     cache = Cache(server.url, timeout=5)
     works: dict[str, Work] = {
         "datakit memcached://": cache.cached(ttl=600)(load),
         "pymemcache PooledClient get + decode": lambda n: decode(pooled.get(f"bench:{n}")),
+        "the same with timeout=5, as datakit": lambda n: decode(bounded.get(f"bench:{n}")),
         "pymemcache Client get + decode": lambda n: decode(plain.get(f"bench:{n}")),
     }
     report("memcached hit, sync, decoded", best_of(works, 100))
     cache.close()
     pooled.close()
+    bounded.close()
     plain.close()
 
 

@@ -58,11 +58,11 @@ class SealedEnvelope:
         magic, flags, checksum, fingerprint, stored_at, fresh_until = _HEADER.unpack_from(raw)
         if magic != MAGIC:
             raise EntryError(f"of format {magic[2]}, this datakit reads format {MAGIC[2]}")
-        if checksum != crc32(memoryview(raw)[_HEAD.size :], crc32(key.encode(), flags)):
+        body, payload = raw[_HEAD.size : _HEADER.size], raw[_HEADER.size :]
+        if checksum != crc32(payload, crc32(body, crc32(key.encode(), flags))):
             raise EntryError("damaged, or stored for another key")
-        payload = raw[_HEADER.size :]
         if flags or not self._seal.is_plain:
-            bound = _bound(key, flags, raw[_HEAD.size : _HEADER.size])
+            bound = _bound(key, flags, body)
             payload = self._seal.expand(flags, self._seal.open(payload, bound))
         return Entry(stored_at, fresh_until, payload, fingerprint)
 

@@ -27,6 +27,9 @@ _DATE_LIMIT: Final = 30 * 86_400
 _LAST_DATE: Final = 2**31 - 1
 """A later one is taken for one long past (seen with 1.6.18): for ever comes nearer to it."""
 
+_LONGEST_LINE: Final = 2048
+"""Bytes of a first line without its end, far more than any reply has."""
+
 _REFUSALS: Final = (b"SERVER_ERROR", b"CLIENT_ERROR", b"ERROR")
 
 
@@ -43,44 +46,52 @@ class NonsenseError(OSError):
 
 
 class Replies:
-    """Cuts a stream of bytes into replies."""
+    """Cuts a stream of bytes into replies. `rest` holds what has come of the next one."""
 
     def __init__(self) -> None:
-        self._buffer = b""
-        self._begin = 0
+        self.rest = b""
 
-    def feed(self, data: bytes) -> None:
-        """Take what came from the server."""
-        self._buffer = self._buffer[self._begin :] + data
-        self._begin = 0
-
-    def pop(self) -> Reply | RefusedError | None:
-        """Return the next reply, None when it has not come whole.
+    def after(self, data: bytes) -> list[Reply | RefusedError]:
+        """Return the replies that are whole now that `data` came.
 
         Raises:
-            NonsenseError: it is none.
+            NonsenseError: one is none of memcached's.
         """
-        buffer, begin = self._buffer, self._begin
-        end = buffer.find(b"\r\n", begin)
-        if end < 0:
-            if len(buffer) - begin > 2048:
+        buffer = self.rest + data if self.rest else data
+        replies: list[Reply | RefusedError] = []
+        begin = 0
+        while (end := buffer.find(b"\r\n", begin)) >= 0:
+            code, *flags = buffer[begin:end].split(b" ")
+            end += 2
+            if code == b"VA":
+                if not flags or not flags[0].isdigit():
+                    raise NonsenseError("a value without a size")
+                value_end = end + int(flags[0])
+                if len(buffer) < value_end + 2:
+                    break
+                replies.append(Reply(code, flags, buffer[end:value_end]))
+                end = value_end + 2
+            elif code in _REFUSALS:
+                replies.append(RefusedError(code.decode()))
+            elif len(code) == 2 and code.isalpha():
+                replies.append(Reply(code, flags, None))
+            else:
+                raise NonsenseError("no reply of memcached")
+            begin = end
+        else:
+            if len(buffer) - begin > _LONGEST_LINE:
                 raise NonsenseError("a reply without an end")
-            return None
-        code, *flags = buffer[begin:end].split(b" ")
-        if code == b"VA":
-            if not flags or not flags[0].isdigit():
-                raise NonsenseError("a value without a size")
-            value_end = end + 2 + int(flags[0])
-            if len(buffer) < value_end + 2:
-                return None
-            self._begin = value_end + 2
-            return Reply(code, flags, buffer[end + 2 : value_end])
-        self._begin = end + 2
-        if code in _REFUSALS:
-            return RefusedError(code.decode())
-        if len(code) != 2 or not code.isalpha():
-            raise NonsenseError("no reply of memcached")
-        return Reply(code, flags, None)
+        self.rest = buffer[begin:]
+        return replies
+
+    def check_end(self, commands: int, replies: int) -> None:
+        """Refuse what came beyond a reply for each command: the next exchange would take it.
+
+        Raises:
+            NonsenseError: there is something.
+        """
+        if replies != commands or self.rest:
+            raise NonsenseError("more replies than commands")
 
 
 class MemcachedDialect:

@@ -27,14 +27,11 @@ class MemcachedLink:
         self._sock.sendall(b"".join(commands))
         answers: list[Any] = []
         while len(answers) < len(commands):
-            reply = self._replies.pop()
-            if reply is not None:
-                answers.append(reply)
-                continue
             data = self._sock.recv(RECEIVED_AT_ONCE)
             if not data:
                 raise ConnectionResetError("memcached closed the connection")
-            self._replies.feed(data)
+            answers += self._replies.after(data)
+        self._replies.check_end(len(commands), len(answers))
         return answers
 
     def is_usable(self, now: float) -> bool:

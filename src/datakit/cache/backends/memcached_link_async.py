@@ -26,14 +26,11 @@ class AsyncMemcachedLink:
         await self._writer.drain()
         answers: list[Any] = []
         while len(answers) < len(commands):
-            reply = self._replies.pop()
-            if reply is not None:
-                answers.append(reply)
-                continue
             data = await self._reader.read(RECEIVED_AT_ONCE)
             if not data:
                 raise ConnectionResetError("memcached closed the connection")
-            self._replies.feed(data)
+            answers += self._replies.after(data)
+        self._replies.check_end(len(commands), len(answers))
         return answers
 
     async def is_usable(self, now: float) -> bool:

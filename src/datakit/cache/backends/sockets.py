@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import WriteableBuffer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,17 +72,16 @@ class BoundedSocket:
         except BlockingIOError as exc:
             raise TimeoutError("timed out") from exc
 
-    def sendall(self, data: "ReadableBuffer") -> None:
+    def sendall(self, data: bytes | memoryview) -> None:
         """Send all of `data`, until the time is over."""
-        rest = memoryview(data)
         while True:
             try:
-                sent = self._sock.send(rest, socket.MSG_DONTWAIT)
+                sent = self._sock.send(data, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 sent = 0
-            if sent == len(rest):
+            if sent == len(data):
                 return
-            rest = rest[sent:]
+            data = memoryview(data)[sent:]
             self._wait(self._writable)
 
     def is_readable(self) -> bool:
@@ -110,7 +109,7 @@ class BoundedTlsSocket(BoundedSocket):
         """Receive into `buffer`, until the time is over."""
         return self._patiently(self._sock.recv_into, buffer)
 
-    def sendall(self, data: "ReadableBuffer") -> None:
+    def sendall(self, data: bytes | memoryview) -> None:
         """Send all of `data`, until the time is over."""
         rest = memoryview(data)
         while rest:
