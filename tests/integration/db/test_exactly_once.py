@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,42 @@ async def test_a_commit_whose_answer_is_lost_is_found(
     assert resolved(seen) == [True]
     assert (body.runs, await runs_kept(direct)) == (1, [1])
     assert database.checked_out == 0
+
+
+async def test_the_token_costs_one_round_trip(direct: Database, tmp_path: Path) -> None:
+    """Counted by libpq's own trace, or by the server."""
+    without = await round_trips(direct, tmp_path / "without", exactly_once=False)
+    once = await round_trips(direct, tmp_path / "once", exactly_once=True)
+    assert without >= 2  # the body's statement and COMMIT
+    assert once == without + 1
+
+
+async def round_trips(database: Database, trace: Path, *, exactly_once: bool) -> int:
+    """Return how often a transaction asks the server, from its body's first statement on."""
+    counted = "SHOW SESSION STATUS LIKE 'Questions'"
+    before = 0
+    is_postgres = database.bind.dialect.name == "postgresql"
+
+    def body(conn: Connection) -> None:
+        nonlocal before
+        if is_postgres:
+            pgconn = conn.connection.driver_connection.pgconn  # type: ignore[union-attr]
+            pgconn.trace(traced.fileno())
+        else:
+            before = int(conn.exec_driver_sql(counted).one()[1])
+        conn.execute(INSERT, {"run": 1})
+
+    with trace.open("w") as traced:
+        await database.transact(body, exactly_once=exactly_once)
+        if is_postgres:
+            await database.close()  # the trace is whole then
+    if is_postgres:
+        text_of_trace = await asyncio.to_thread(trace.read_text)
+        lines = [line.split("\t") for line in text_of_trace.splitlines()]
+        return sum(line[1] == "F" and line[3] in {"Query", "Sync"} for line in lines)
+    rows: list[int] = []
+    await database.transact(lambda conn: rows.append(int(conn.exec_driver_sql(counted).one()[1])))
+    return rows[0] - before - 2  # the next transaction's BEGIN and this question itself
 
 
 async def test_a_body_that_moves_to_another_schema_is_found_as_well(
