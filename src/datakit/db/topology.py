@@ -12,6 +12,9 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from datakit.db.classification import classify
+from datakit.resilience import Verdict
+
 MAX_MEMBERS: Final = 32
 """An Aurora cluster has 16."""
 
@@ -39,6 +42,10 @@ _MULTI_AZ: Final = {
     "mysql": "SELECT endpoint, NULL, port FROM mysql.rds_topology",
 }
 """Gives host names and ports; MySQL's does not tell the writer to a reader."""
+
+_CANCELED: Final = ("57014", 1317, 1969, 3024)
+"""A statement that took too long, or was killed. Source: PostgreSQL's SQLSTATEs; MySQL's and
+MariaDB's error numbers."""
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 _HOST: Final = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*\.?")
@@ -81,13 +88,15 @@ class Topology:
     def ask(self, dialect: Dialect, connection: DBAPIConnection) -> tuple[Member, ...]:
         """Return the members as the server of a new connection knows them; () if it does not.
 
-        A server that has never heard of topologies is not asked again.
+        A server that has never heard of topologies is not asked again; one that only failed to
+        answer is.
 
         Raises:
             dialect.loaded_dbapi.Error: the link was lost.
         """
         if self._works is False:
             return ()
+        may_know = False
         for query in [self._query] if self._query else self._queries(dialect):
             sql, template = query
             try:
@@ -96,17 +105,25 @@ class Topology:
                 if dialect.is_disconnect(exc, connection, None):
                     raise
                 connection.rollback()
+                may_know = may_know or _may_pass(exc)
                 continue
             connection.rollback()
             self._works, self._query = True, query
             return members(rows, template)
-        self._works = bool(self._works)
+        if not may_know:
+            self._works = bool(self._works)
         return ()
 
     def _queries(self, dialect: Dialect) -> list[tuple[str, str | None]]:
         family = "postgresql" if dialect.name == "postgresql" else "mysql"
         aurora = [(_AURORA[family], self._template)] if self._template else []
         return [*aurora, (_MULTI_AZ[family], None)]
+
+
+def _may_pass(exc: Exception) -> bool:
+    """Return whether the server might have answered at another time."""
+    codes = {getattr(exc, "sqlstate", None), *exc.args[:1]}
+    return not codes.isdisjoint(_CANCELED) or classify(exc) is not Verdict.FATAL
 
 
 def _fetched(connection: DBAPIConnection, sql: str) -> Sequence[Any]:
