@@ -7,7 +7,6 @@ import. What it needs a resolver for comes later: an address that failed, a reco
 import asyncio
 import socket
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from datakit._clock import SYSTEM_CLOCK, Clock
@@ -121,6 +120,8 @@ class AsyncSystemFirst(_SystemFirst["AsyncResolver"]):
     async def _from_system(self, name: str, port: int) -> tuple[Address, ...]:
         """Return what the system finds in a thread that ends with its answer: a loop's executor
         would keep its own."""
+        from concurrent.futures import ThreadPoolExecutor  # which no thread needs
+
         self._note_asked()
         thread = ThreadPoolExecutor(1)
         try:
