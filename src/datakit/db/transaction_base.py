@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from types import FrameType
 from typing import Any, Final
+from weakref import ref
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import Transaction as ConnectionTransaction
@@ -35,9 +36,10 @@ it does not run the body again."""
 
 Begun = ConnectionTransaction | SessionTransaction
 
-_open: ContextVar[tuple["TransactionBase", ...]]
+_open: ContextVar[tuple["ref[TransactionBase]", ...]]
 _open = ContextVar("datakit_open_transactions", default=())
-"""Those opened in this context or in the one that it was copied from."""
+"""Those opened in this context or in the one that it was copied from. One that Ctrl-C kept from its
+end gives its connection back as it is collected."""
 
 
 class TransactionBase:
@@ -94,7 +96,8 @@ class TransactionBase:
                 "with tx as conn: ..."
             )
         me = self._caller()
-        if any(other._key == self._key and other._owner is me for other in _open.get()):
+        opened = filter(None, (each() for each in _open.get()))
+        if any(other._key == self._key and other._owner is me for other in opened):
             raise InvalidRequestError(
                 "a transaction on this engine is open already, and one inside another would "
                 "commit apart from it: pass the connection down instead"
@@ -112,7 +115,7 @@ class TransactionBase:
 
     def _opened(self, subject: Any) -> None:
         self._owner = self._caller()
-        _open.set((*_still_open(), self))
+        _open.set((*_still_open(), ref(self)))
         if self._registry is not None:
             self._registry.set(subject)
 
@@ -230,8 +233,8 @@ def _connection_of(subject: Connection | Session) -> Connection:
     return subject if isinstance(subject, Connection) else subject.connection()
 
 
-def _still_open() -> tuple[TransactionBase, ...]:
-    return tuple(other for other in _open.get() if other._owner is not None)
+def _still_open() -> tuple["ref[TransactionBase]", ...]:
+    return tuple(each for each in _open.get() if (other := each()) and other._owner is not None)
 
 
 def out_of_time() -> DeadlineExceededError | None:

@@ -52,8 +52,8 @@ class Transaction(TransactionBase, Generic[C]):
     ) -> bool:
         frame, undone, lost = sys._getframe(1), False, None
         subject = self._subject
-        self._closed(subject)
         try:
+            self._closed(subject)
             failure = exc or self._prepare(subject)
             if failure is None:
                 lost = self._commit()
