@@ -196,6 +196,35 @@ async def test_a_commit_that_never_came_is_run_again(
     assert (body.runs, await runs_kept(direct)) == (2, [2])
 
 
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("came", [True, False])
+async def test_stricter_isolation_hides_no_token(
+    opened: Callable[..., Database],
+    server: Server,
+    direct: Database,
+    proxy: FaultProxy,
+    level: str,
+    came: bool,
+) -> None:
+    url = server.url().replace(f"{server.address}:{server.port}", f"{proxy.host}:{proxy.port}")
+    database = opened(url, isolation_level=level)
+
+    def cut(conn: Connection) -> None:
+        proxy.reset()
+        proxy.heal()
+
+    def lose() -> None:
+        if came:
+            proxy.drop_reply(b"COMMIT", times=1)
+        else:
+            event.listen(sync_engine(database.bind), "commit", cut, once=True)
+
+    body = Body(lose)
+    await database.transact(body, exactly_once=True)
+    runs = 1 if came else 2
+    assert (body.runs, await runs_kept(direct)) == (runs, [runs])
+
+
 async def test_a_commit_that_is_still_under_way_is_waited_for(
     database: Database,
     direct: Database,

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, event, text
 from tests.integration.proxies import HAProxy, PgBouncer
 
-from datakit.db import describe
-from datakit.testing import MariadbServer, PostgresNode
+from datakit.db import describe, exactly_once
+from datakit.db.sync_engine import sync_engine
+from datakit.testing import FaultProxy, MariadbServer, PostgresNode
 
 from .conftest import Database
 
@@ -44,6 +45,42 @@ async def test_a_proxy_that_restarts_is_waited_for(opened: Opened, bouncer: PgBo
     await asyncio.sleep(0.3)
     await asyncio.to_thread(bouncer.restart)
     await waiting
+
+
+@pytest.mark.parametrize("came", [True, False])
+async def test_a_token_settles_a_lost_commit_behind_transaction_pooling(
+    opened: Opened, postgres: PostgresNode, bouncer: PgBouncer, came: bool
+) -> None:
+    """The question may go to another backend than the COMMIT."""
+    with FaultProxy(bouncer.address, bouncer.port) as proxy:
+        url = bouncer.url().replace(f":{bouncer.port}/", f":{proxy.port}/")
+        database = opened(url.replace(bouncer.address, proxy.host), endpoint="proxy")
+
+        def prepare(conn: Connection) -> None:
+            exactly_once.TABLE.create(conn, checkfirst=True)
+            conn.execute(text("CREATE TABLE once (run int)"))
+
+        def cut(conn: Connection) -> None:
+            proxy.reset()
+            proxy.heal()
+
+        runs = 0
+
+        def body(conn: Connection) -> None:
+            nonlocal runs
+            runs += 1
+            conn.execute(text("INSERT INTO once VALUES (:run)"), {"run": runs})
+            if runs == 1 and came:
+                proxy.drop_reply(b"COMMIT", times=1)
+            elif runs == 1:
+                event.listen(sync_engine(database.bind), "commit", cut, once=True)
+
+        await database.transact(prepare)
+        await database.transact(body, exactly_once=True)
+        kept: list[int] = []
+        await database.transact(lambda conn: kept.extend(conn.scalars(text("SELECT * FROM once"))))
+        await database.transact(lambda conn: conn.execute(text("DROP TABLE once")))
+        assert kept == [runs] == [1 if came else 2]
 
 
 async def test_haproxy_moves_to_the_server_that_is_left(opened: Opened) -> None:
