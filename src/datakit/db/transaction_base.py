@@ -4,6 +4,7 @@ The steps take SQLAlchemy's sync connection or session; the asyncio form runs th
 SQLAlchemy's greenlet.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -40,6 +41,7 @@ _open: ContextVar[tuple["ref[TransactionBase]", ...]]
 _open = ContextVar("datakit_open_transactions", default=())
 """Those opened in this context or in the one that it was copied from. One that Ctrl-C kept from its
 end gives its connection back as it is collected."""
+os.register_at_fork(after_in_child=lambda: _open.set(()))  # they are the parent's
 
 
 class TransactionBase:

@@ -1,6 +1,7 @@
-"""Ctrl-C at any step of a transaction leaves no connection out of the pool and none in the way."""
+"""Ctrl-C or a fork inside a transaction leaves no connection out of the pool or in the way."""
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,3 +76,20 @@ def test_no_step_of_a_transaction_keeps_its_connection(engine: Engine) -> None:
         assert engine.pool.checkedout() == 0, where  # type: ignore[attr-defined]
         transact(engine)
     assert {"Transaction.__enter__", "Transaction.__exit__", "TransactionBase._closed"} <= {*places}
+
+
+def test_a_child_forked_inside_a_transaction_has_its_own(engine: Engine) -> None:
+    for tx in transaction(engine):
+        with tx as conn:
+            conn.execute(SELECT)
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    transact(engine)
+                    status = 0
+                finally:
+                    os._exit(status)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            conn.execute(SELECT)
