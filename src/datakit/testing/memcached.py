@@ -41,8 +41,10 @@ class MemcachedServer(MemoryServer):
         return [*listen, "-m", str(self._megabytes), "-c", "4096"]
 
     def _is_ready(self, log: Path) -> bool:
+        """Another program may have taken the port: this one tells its pid."""
         try:
-            socket.create_connection((self.address, self._port), 1.0).close()
+            with socket.create_connection((self.address, self._port), 1.0) as connection:
+                connection.sendall(b"stats\r\n")
+                return b"STAT pid %d\r\n" % self.pid in connection.recv(65_536)
         except OSError:
             return False
-        return True
