@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 Steps: TypeAlias = Generator[tuple[Any, ...], Any, T]
 
+ENDINGS: Final = ("fill", "release")
+"""Steps that are taken also when the caller's `deadline` is over: others wait for the lease."""
+
 FIRST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.1
 """Seconds between two looks at a key that another process loads; doubled from look to look."""
