@@ -42,6 +42,14 @@ T = TypeVar("T")
 LOST_FOR: Final = 30.0
 """Seconds after a failure during which loads stay bounded: the server may come back empty."""
 
+GONE_AFTER: Final = 1.0
+"""Seconds that a lease is respected while loads are bounded. A server that comes back runs what it
+was sent before, for callers that gave up, and what could not be stored has left its lease there:
+most holders are gone."""
+
+ENDINGS: Final = ("fill", "release")
+"""Operations that others wait for: asked also when the caller's `deadline` is over."""
+
 RENEWED_AGAIN: Final = 1.0
 """Seconds before a value that could not be loaded anew is tried again by this process."""
 
@@ -193,7 +201,7 @@ class Core:
     def failed(self, operation: str, exc: Exception) -> Failed:
         """Tell that an operation failed and the work goes on without the cache."""
         self.stats.unavailable += 1
-        if not isinstance(exc, RefusedError | DeadlineExceededError):
+        if operation in ENDINGS or not isinstance(exc, RefusedError | DeadlineExceededError):
             self.lost_until = self.monotonic() + LOST_FOR
         if not isinstance(exc, CircuitOpenError):  # the breaker has told it once
             events.emit(events.CacheUnavailable, operation, describe(exc))
@@ -207,6 +215,14 @@ class Core:
         if asked and self.monotonic() >= self.lost_until:
             return False
         return all(cache != id(self) for cache, _ in loading.get())
+
+    def patience(self, lease: float) -> float:
+        """Return the seconds to wait for whoever holds a lease of `lease` seconds."""
+        return min(lease, GONE_AFTER) if self.monotonic() < self.lost_until else lease
+
+    def seizes(self, waited_until: float) -> bool:
+        """Return whether to take a lease from its holder, who is waited for no more."""
+        return waited_until <= self.monotonic() < self.lost_until
 
     def is_loading(self, key: str) -> bool:
         """Return whether we are inside the load of this very key."""

@@ -13,7 +13,7 @@ from datakit.cache import steps
 from datakit.cache.backends.base import Backend
 from datakit.cache.backends.opening import Backends
 from datakit.cache.claims import ABANDONED, Claims
-from datakit.cache.core import NO_ANSWER, Core, Failed, Found, loading
+from datakit.cache.core import ENDINGS, NO_ANSWER, Core, Failed, Found, loading
 from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
 from datakit.cache.policy import Policy
 from datakit.cache.steps import Loaded, Raised, Steps
@@ -95,7 +95,7 @@ class Fetcher:
             return self._load(*args)
         if name == "sleep":
             return self._core.clock.sleep(deadline.bound(args[0]))
-        if name not in steps.ENDINGS:
+        if name not in ENDINGS:
             return self.ask(name, *args)
         token = deadlines.current.set(None)
         try:

@@ -8,7 +8,7 @@ from datakit.cache import steps
 from datakit.cache.backends.base import AsyncBackend
 from datakit.cache.backends.opening import Backends
 from datakit.cache.claims import ABANDONED, Claim, Claims
-from datakit.cache.core import NO_ANSWER, Core, Failed, Found, loading
+from datakit.cache.core import ENDINGS, NO_ANSWER, Core, Failed, Found, loading
 from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
 from datakit.cache.policy import Policy
 from datakit.cache.steps import Loaded, Raised, Steps
@@ -82,7 +82,7 @@ class AsyncFetcher:
             return await self._load(*args)
         if name == "sleep":
             return await self._core.clock.asleep(deadline.bound(args[0]))
-        if name not in steps.ENDINGS:
+        if name not in ENDINGS:
             return await self.ask(name, *args)
         token = deadlines.current.set(None)
         try:

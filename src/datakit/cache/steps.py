@@ -21,9 +21,6 @@ T = TypeVar("T")
 
 Steps: TypeAlias = Generator[tuple[Any, ...], Any, T]
 
-ENDINGS: Final = ("fill", "release")
-"""Steps that are taken also when the caller's `deadline` is over: others wait for the lease."""
-
 FIRST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.1
 """Seconds between two looks at a key that another process loads; doubled from look to look."""
@@ -62,10 +59,10 @@ def settle(
     lease: Lease | None = None
     found: Found[T] = NOTHING
     if asked:
-        wait_until = core.monotonic() + policy.lease
+        wait_until = core.monotonic() + core.patience(policy.lease)
         pause = FIRST_PAUSE
         while True:
-            grants = yield "acquire", (key,), policy.lease
+            grants = yield "acquire", (key,), policy.lease, core.seizes(wait_until)
             if isinstance(grants, Failed):
                 asked = False
                 break
@@ -258,10 +255,12 @@ def settle_many(
     """
     results: dict[str, Loaded[T]] = {}
     pending = list(keys)
-    wait_until = core.monotonic() + policy.lease
+    wait_until = core.monotonic() + core.patience(policy.lease)
     pause = FIRST_PAUSE
     while pending:
-        grants = (yield "acquire", tuple(pending), policy.lease) if asked else Failed(OSError())
+        grants: Any = Failed(OSError())
+        if asked:
+            grants = yield "acquire", tuple(pending), policy.lease, core.seizes(wait_until)
         held: dict[str, Lease] = {}
         spares: dict[str, Loaded[T]] = {}
         asked = not isinstance(grants, Failed)

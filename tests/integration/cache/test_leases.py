@@ -1,13 +1,17 @@
 """Leases that are not given back in good order: who comes after waits little."""
 
+import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
+import redis
+from tests.integration.cache.conftest import Loader
 
 from datakit.cache import Cache
 from datakit.errors import DeadlineExceededError
 from datakit.resilience import deadline
-from datakit.testing import FakeClock
+from datakit.testing import FakeClock, MemcachedServer, RedisServer
 
 ENDINGS = pytest.mark.parametrize("error", [None, KeyError("lost")], ids=["returns", "raises"])
 
@@ -60,3 +64,58 @@ async def test_a_load_of_tasks_that_outlives_its_deadline_gives_its_lease_back(
     assert clock.monotonic() == began
     assert len(calls) == (1 if error is None else 2)
     await cache.aio.close()
+
+
+@pytest.mark.parametrize("server_of", [RedisServer, MemcachedServer])
+def test_a_lost_server_leaves_no_key_to_a_holder_that_is_gone(
+    server_of: Any, side_of: Any, product: Any
+) -> None:
+    """It runs what it was sent before it stopped, for callers that gave up: the key is leased."""
+    with server_of() as server:
+        cache = Cache(server.url)
+        side = side_of(cache)
+        get_product = side.function(Loader(product))
+        key = get_product.key(7)
+        get_product(8)
+        cache.fetchers.for_threads.open().acquire((key,), 600)
+        server.stop_process()
+        get_product(9)
+        server.resume_process()
+        began = time.monotonic()
+        assert get_product(7).id == 7
+        assert time.monotonic() - began < 5
+        assert get_product.peek(7).id == 7
+        cache.close()
+
+
+@pytest.mark.parametrize("server_of", [RedisServer, MemcachedServer])
+def test_a_lost_server_leaves_no_batch_to_a_holder_that_is_gone(
+    server_of: Any, side_of: Any, product: Any
+) -> None:
+    """The same for many ids."""
+    with server_of() as server:
+        cache = Cache(server.url)
+        side = side_of(cache)
+        load_products = side.many(lambda ids: {n: product(n, "x", []) for n in ids})
+        load_products([8])
+        cache.fetchers.for_threads.open().acquire((load_products.key(7),), 600)
+        server.stop_process()
+        load_products([9])
+        server.resume_process()
+        began = time.monotonic()
+        assert list(load_products([7, 8])) == [7, 8]
+        assert time.monotonic() - began < 5
+        assert list(load_products.peek([7, 8])) == [7, 8]
+        cache.close()
+
+
+def test_a_user_who_may_not_store_waits_little(own_server: RedisServer, side_of: Any) -> None:
+    """Without the right to EVAL no value is stored and no lease given back."""
+    with redis.Redis.from_url(own_server.url) as client:
+        client.execute_command("ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all", "-eval")
+    url = own_server.url.replace("redis://", "redis://u:pw@")
+    side = side_of(Cache(url))
+    square = side.function(lambda n: None)
+    began = time.monotonic()
+    assert [square(7), square(7)] == [None, None]
+    assert time.monotonic() - began < 5
