@@ -1,7 +1,6 @@
 """What the sync and the async side of one cache share: settings, clock, and every decision."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
@@ -25,6 +24,7 @@ from datakit.cache.entry import (
     expiry,
 )
 from datakit.cache.envelope import Envelope
+from datakit.cache.nesting import loading
 from datakit.cache.policy import Policy
 from datakit.cache.stats import CacheStats
 from datakit.cache.suspects import Suspects
@@ -52,10 +52,6 @@ ENDINGS: Final = ("fill", "release")
 
 RENEWED_AGAIN: Final = 1.0
 """Seconds before a value that could not be loaded anew is tried again by this process."""
-
-loading: ContextVar[frozenset[tuple[int, str]]]
-loading = ContextVar("datakit_cache_loading", default=frozenset())
-"""The caches (by id) and keys whose loads the current code is a part of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from datakit.cache import steps
 from datakit.cache.backends.base import Backend
 from datakit.cache.backends.opening import Backends
 from datakit.cache.claims import ABANDONED, Claims
-from datakit.cache.core import ENDINGS, NO_ANSWER, Core, Failed, Found, loading
+from datakit.cache.core import ENDINGS, NO_ANSWER, Core, Failed, Found
 from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
+from datakit.cache.nesting import loading, waits
 from datakit.cache.policy import Policy
 from datakit.cache.steps import Loaded, Raised, Steps
 from datakit.resilience import deadlines
@@ -170,7 +171,10 @@ class Fetcher:
             mine.append(loaded.value)
             return loaded
 
-        shared = self._flight.run(key, work, wait=wait)
+        with waits.waiting((id(self._core), key)) as may_wait:
+            if not may_wait:
+                return loader()
+            shared = self._flight.run(key, work, wait=wait)
         return mine[0] if mine else policy.codec.copy(shared.value, shared.payload)
 
     def _soft(self, key: str, policy: Policy[T], loader: Callable[[], T], found: Found[T]) -> T:
@@ -283,7 +287,11 @@ class Fetcher:
                 values |= {key: loaded.value for key, loaded in results.items()}
             missing = []
             for key, claim in others.items():
-                loaded = claim.result(deadline.remaining())
+                with waits.waiting((id(self._core), key)) as may_wait:
+                    if not may_wait:
+                        values |= loader([key])
+                        continue
+                    loaded = claim.result(deadline.remaining())
                 if loaded is ABANDONED:
                     missing.append(key)
                 elif loaded is not None:

@@ -8,8 +8,9 @@ from datakit.cache import steps
 from datakit.cache.backends.base import AsyncBackend
 from datakit.cache.backends.opening import Backends
 from datakit.cache.claims import ABANDONED, Claim, Claims
-from datakit.cache.core import ENDINGS, NO_ANSWER, Core, Failed, Found, loading
+from datakit.cache.core import ENDINGS, NO_ANSWER, Core, Failed, Found
 from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
+from datakit.cache.nesting import loading, waits
 from datakit.cache.policy import Policy
 from datakit.cache.steps import Loaded, Raised, Steps
 from datakit.resilience import deadlines
@@ -160,7 +161,10 @@ class AsyncFetcher:
             mine.append(loaded.value)
             return loaded
 
-        shared = await self._flight.run(key, work)
+        with waits.waiting((id(self._core), key)) as may_wait:
+            if not may_wait:
+                return await loader()
+            shared = await self._flight.run(key, work)
         return mine[0] if mine else policy.codec.copy(shared.value, shared.payload)
 
     async def _soft(
@@ -272,8 +276,12 @@ class AsyncFetcher:
                 values |= {key: loaded.value for key, loaded in results.items()}
             missing = []
             for key, claim in others.items():
-                async with asyncio.timeout(deadline.remaining()):
-                    loaded = await asyncio.wrap_future(claim)
+                with waits.waiting((id(self._core), key)) as may_wait:
+                    if not may_wait:
+                        values |= await loader([key])
+                        continue
+                    async with asyncio.timeout(deadline.remaining()):
+                        loaded = await asyncio.wrap_future(claim)
                 if loaded is ABANDONED:
                     missing.append(key)
                 elif loaded is not None:

@@ -1,0 +1,87 @@
+"""Loads that ask for each other's keys: nobody waits for ever."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+from datakit.cache import Cache
+
+OTHER = {"a": "b", "b": "c", "c": "a"}
+
+
+def test_loads_of_threads_that_want_each_other(cache: Cache) -> None:
+    """Three threads load three keys, each of which needs the next one's value."""
+    barrier = Barrier(3)
+    begun: set[str] = set()
+
+    @cache.cached(ttl=60)
+    def depth(name: str) -> int:
+        if name in begun:
+            return 0
+        begun.add(name)
+        barrier.wait()
+        return depth(OTHER[name]) + 1
+
+    with ThreadPoolExecutor(3) as pool:
+        assert max(pool.map(depth, "abc")) <= 3
+    assert [depth.peek(name) is None for name in "abc"] == [False] * 3
+    cache.close()
+
+
+async def test_loads_of_tasks_that_want_each_other(cache: Cache) -> None:
+    """The same for tasks."""
+    begun: set[str] = set()
+
+    @cache.cached(ttl=60)
+    async def depth(name: str) -> int:
+        if name in begun:
+            return 0
+        begun.add(name)
+        while len(begun) < 3:
+            await asyncio.sleep(0.001)
+        return await depth(OTHER[name]) + 1
+
+    assert max(await asyncio.gather(*map(depth, "abc"))) <= 3
+    assert [await depth.peek(name) is None for name in "abc"] == [False] * 3
+    await cache.aio.close()
+
+
+def test_batches_of_threads_that_want_each_other(cache: Cache) -> None:
+    """The same for batches."""
+    barrier = Barrier(3)
+    begun: set[str] = set()
+
+    @cache.cached_many(ttl=60, by="names")
+    def depths(names: Sequence[str]) -> dict[str, int]:
+        (name,) = names
+        if name in begun:
+            return {name: 0}
+        begun.add(name)
+        barrier.wait()
+        return {name: depths([OTHER[name]])[OTHER[name]] + 1}
+
+    with ThreadPoolExecutor(3) as pool:
+        assert max(pool.map(lambda name: depths([name])[name], "abc")) <= 3
+    assert len(depths.peek("abc")) == 3
+    cache.close()
+
+
+async def test_batches_of_tasks_that_want_each_other(cache: Cache) -> None:
+    """The same for batches of tasks."""
+    begun: set[str] = set()
+
+    @cache.cached_many(ttl=60, by="names")
+    async def depths(names: Sequence[str]) -> dict[str, int]:
+        (name,) = names
+        if name in begun:
+            return {name: 0}
+        begun.add(name)
+        while len(begun) < 3:
+            await asyncio.sleep(0.001)
+        return {name: (await depths([OTHER[name]]))[OTHER[name]] + 1}
+
+    found = await asyncio.gather(*(depths([name]) for name in "abc"))
+    assert max(max(one.values()) for one in found) <= 3
+    assert len(await depths.peek("abc")) == 3
+    await cache.aio.close()
