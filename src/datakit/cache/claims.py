@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any, Final, TypeAlias
 
 from datakit.cache.steps import Loaded
+from datakit.resilience.flight import is_out_of_time
 from datakit.resilience.forks import renew_after_fork
 
 
@@ -18,7 +19,8 @@ class Abandoned(Enum):
 
 
 ABANDONED: Final = Abandoned.ABANDONED
-"""What a claim ends with when whoever made it was interrupted: another one has to load."""
+"""What a claim ends with when whoever made it was interrupted, or their `deadline` was over: another
+one has to load."""
 
 Claim: TypeAlias = "Future[Loaded[Any] | Abandoned | None]"
 """Ends with what was loaded, None where there is no value, or the load's error."""
@@ -63,7 +65,10 @@ class Claims:
             yield results
         except Exception as exc:
             error = exc
-            self._settle(mine, lambda claim, _: claim.set_exception(error))
+            if is_out_of_time(error):
+                self._settle(mine, lambda claim, _: claim.set_result(ABANDONED))
+            else:
+                self._settle(mine, lambda claim, _: claim.set_exception(error))
             raise
         except BaseException:
             self._settle(mine, lambda claim, _: claim.set_result(ABANDONED))

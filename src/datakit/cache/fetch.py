@@ -2,7 +2,7 @@
 twin."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
@@ -20,7 +20,7 @@ from datakit.cache.policy import Policy
 from datakit.cache.steps import Loaded, Raised, Steps
 from datakit.resilience import deadlines
 from datakit.resilience.breaker import CircuitBreaker
-from datakit.resilience.deadlines import deadline
+from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight import SingleFlight
 
 T = TypeVar("T")
@@ -291,7 +291,9 @@ class Fetcher:
                     if not may_wait:
                         values |= loader([key])
                         continue
-                    loaded = claim.result(deadline.remaining())
+                    if not wait({claim}, deadline.remaining()).done:
+                        raise over(f"waiting for another to load {key!r}")
+                    loaded = claim.result()
                 if loaded is ABANDONED:
                     missing.append(key)
                 elif loaded is not None:

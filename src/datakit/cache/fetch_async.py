@@ -99,14 +99,9 @@ class AsyncFetcher:
         bounded: bool,
     ) -> T:
         token = loading.set(loading.get().union((id(self._core), key) for key in keys))
-        limit = asyncio.timeout(seconds)
         try:
-            async with limit:
-                return await (self._core.bulkhead.acall(loader) if bounded else loader())
-        except TimeoutError as exc:
-            if limit.expired():
-                raise over(f"loading {keys[0]!r}") from exc
-            raise
+            load = self._core.bulkhead.acall(loader) if bounded else loader()
+            return await _within(seconds, load, f"loading {keys[0]!r}")
         finally:
             loading.reset(token)
 
@@ -272,7 +267,9 @@ class AsyncFetcher:
             mine, others = self._claims.claim(missing)
             if mine:  # in a task: other batches may wait for it when we are cancelled
                 task = self._spawn(self._settle_claims(mine, policy, loader, asked))
-                results = await asyncio.shield(task)
+                results = await _within(
+                    deadline.remaining(), asyncio.shield(task), f"loading {missing[0]!r}"
+                )
                 values |= {key: loaded.value for key, loaded in results.items()}
             missing = []
             for key, claim in others.items():
@@ -280,8 +277,10 @@ class AsyncFetcher:
                     if not may_wait:
                         values |= await loader([key])
                         continue
-                    async with asyncio.timeout(deadline.remaining()):
-                        loaded = await asyncio.wrap_future(claim)
+                    waited = f"waiting for another to load {key!r}"
+                    loaded = await _within(
+                        deadline.remaining(), asyncio.wrap_future(claim), waited
+                    )
                 if loaded is ABANDONED:
                     missing.append(key)
                 elif loaded is not None:
@@ -305,3 +304,19 @@ class AsyncFetcher:
                 raise loaded.error
             results |= loaded
         return results
+
+
+async def _within(seconds: float | None, work: Awaitable[T], what: str) -> T:
+    """Return what `work` gives, unless it takes longer.
+
+    Raises:
+        DeadlineExceededError: it does; what: for its text.
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError as exc:
+        if limit.expired():
+            raise over(what) from exc
+        raise

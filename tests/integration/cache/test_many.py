@@ -2,15 +2,18 @@
 
 import asyncio
 import threading
+import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
 
 from datakit.cache import Cache, cached_many
-from datakit.errors import ConfigError
+from datakit.errors import ConfigError, DeadlineExceededError
+from datakit.resilience import deadline
 from datakit.testing import FakeClock, RedisServer
 
 
@@ -206,3 +209,55 @@ def test_a_batch_is_three_round_trips(own_server: RedisServer) -> None:
         seen = commands()
         assert (seen["mget"], seen["eval"]) == (2, 50)
         cache.close()
+
+
+def test_the_deadline_of_one_batch_ends_no_other(cache: Cache) -> None:
+    """Who waited for it loads the key, or is told that its own deadline is over."""
+    loading = Event()
+
+    @cache.cached_many(ttl=60, by="ids")
+    def squares(ids: Sequence[int]) -> dict[int, int]:
+        if deadline.remaining() is not None:
+            loading.set()
+            time.sleep(0.8)
+            deadline.bound(1)
+        return {n: n * n for n in ids}
+
+    def hurried() -> dict[int, int]:
+        with deadline(0.5):
+            return squares([1, 2])
+
+    def more_hurried() -> dict[int, int]:
+        with deadline(0.2):
+            return squares([1])
+
+    squares([9])  # opened, so that no deadline is spent on that
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(hurried)
+        assert loading.wait(5)
+        second, third = pool.submit(squares, [2, 3]), pool.submit(more_hurried)
+        assert second.result() == {2: 4, 3: 9}
+        for one in (first, third):
+            with pytest.raises(DeadlineExceededError):
+                one.result()
+    cache.close()
+
+
+async def test_the_deadline_of_a_batch_of_tasks_is_told_as_such(cache: Cache) -> None:
+    """Whether it loads or waits for another one."""
+    started = asyncio.Event()
+
+    @cache.cached_many(ttl=60, by="ids")
+    async def squares(ids: Sequence[int]) -> dict[int, int]:
+        started.set()
+        await asyncio.sleep(0.3)
+        return {n: n * n for n in ids}
+
+    patient = asyncio.create_task(squares([1, 2]))
+    await started.wait()
+    with pytest.raises(DeadlineExceededError), deadline(0.05):
+        await squares([1])
+    with pytest.raises(DeadlineExceededError), deadline(0.05):
+        await squares([3])
+    assert await patient == {1: 1, 2: 4}
+    await cache.aio.close()
