@@ -36,6 +36,7 @@ from datakit.errors import (
     DeadlineExceededError,
 )
 from datakit.resilience.bulkhead import Bulkhead
+from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
 
@@ -102,9 +103,14 @@ class Core:
         """Entries stored before this wall-clock second are not served: too many doubts at once."""
         self.lost_until = 0.0
         """The monotonic second until which loads are bounded."""
-        self._renewals: dict[str, float] = {}
+        self.start_anew()
+        renew_after_fork(self)
         self.forgetters: list[Callable[[str], None]] = []
         """What keeps later callers of a key from joining a load of it, on both sides."""
+
+    def start_anew(self) -> None:
+        """Forget who loads what; called in a forked child, whose threads are gone."""
+        self._renewals: dict[str, float] = {}
 
     def key(self, name: str) -> str:
         """Return the key under which the store knows what the user calls `name`."""

@@ -22,6 +22,7 @@ from datakit.resilience import deadlines
 from datakit.resilience.breaker import CircuitBreaker
 from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight import SingleFlight
+from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
 
@@ -40,13 +41,18 @@ class Fetcher:
         self._backends = backends
         self._breaker = breaker
         self._refresh_threads = refresh_threads
-        self._refreshers: ThreadPoolExecutor | None = None
-        self._lock = Lock()
+        self.start_anew()
+        renew_after_fork(self)
         self._backend: Backend[Any] | None = None
         self._get: Callable[[str], Any] | None = None
         self._flight: SingleFlight[Loaded[Any]] = SingleFlight()
         self._claims = Claims()
         core.forgetters += [self._flight.forget, self._claims.forget]
+
+    def start_anew(self) -> None:
+        """Have no refreshing threads; called in a forked child, which they are not in."""
+        self._refreshers: ThreadPoolExecutor | None = None
+        self._lock = Lock()
 
     def open(self) -> Backend[Any]:
         """Return the backend, the driver imported."""

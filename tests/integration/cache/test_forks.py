@@ -1,0 +1,59 @@
+"""A forked child goes on by itself: nothing that its parent's threads do is waited for."""
+
+import os
+import threading
+import time
+import uuid
+from typing import Any
+
+import pytest
+from tests.integration.cache.conftest import SyncSide
+
+from datakit.cache import Cache
+from datakit.testing import FakeClock
+
+
+@pytest.mark.parametrize("refresh_threads", [0, 1])
+@pytest.mark.parametrize("during_a_load", [False, True], ids=["at rest", "during a load"])
+def test_a_forked_child_loads_anew_what_is_stale(
+    url: str, product: Any, clock: FakeClock, refresh_threads: int, during_a_load: bool
+) -> None:
+    """Also what its parent was loading anew, and in threads of its own."""
+    namespace = uuid.uuid4().hex
+    cache = Cache(
+        url, namespace=namespace, timeout=5, clock=clock, refresh_threads=refresh_threads
+    )
+    parent, calls = os.getpid(), [0]
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load(product_id: int) -> Any:
+        calls[0] += 1
+        if calls[0] == 2:
+            loading.set()
+            assert go_on.wait(20) if during_a_load and os.getpid() == parent else True
+        return product(product_id, f"{os.getpid()} {calls[0]}", [])
+
+    side = SyncSide(cache)
+    get_product = side.function(load, ttl=60, stale_while_revalidate=1000)
+    get_product(7)
+    clock.advance(70)
+    renewing = threading.Thread(target=get_product, args=(7,))
+    renewing.start()
+    assert loading.wait(20)
+    if not during_a_load:
+        renewing.join()
+        side.drain()
+    child = os.fork()
+    if child == 0:
+        clock.advance(70)
+        until = time.monotonic() + 10
+        while not get_product(7).name.startswith(f"{os.getpid()} "):
+            if time.monotonic() > until:
+                os._exit(1)
+            time.sleep(0.05)
+            clock.advance(2)
+        os._exit(0)
+    go_on.set()
+    assert os.waitpid(child, 0)[1] == 0
+    renewing.join()
+    cache.close()
