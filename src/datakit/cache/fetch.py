@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
+from inspect import iscoroutine
 from threading import Lock
 from typing import Any, TypeVar, cast
 
@@ -18,6 +19,7 @@ from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
 from datakit.cache.nesting import loading, waits
 from datakit.cache.policy import Policy
 from datakit.cache.steps import Loaded, Raised, Steps
+from datakit.errors import ConfigError
 from datakit.resilience import deadlines
 from datakit.resilience.breaker import CircuitBreaker
 from datakit.resilience.deadlines import deadline, over
@@ -116,9 +118,13 @@ class Fetcher:
         token = loading.set(loading.get().union((id(self._core), key) for key in keys))
         try:
             with nullcontext() if seconds is None else deadline(seconds, clock=self._core.clock):
-                return self._core.bulkhead.call(loader) if bounded else loader()
+                value = self._core.bulkhead.call(loader) if bounded else loader()
         finally:
             loading.reset(token)
+        if iscoroutine(value):
+            value.close()
+            raise ConfigError(f"loading {keys[0]!r} gave a coroutine: make it an async def")
+        return value
 
     def read(self, key: str, policy: Policy[T]) -> Found[T]:
         """Return what there is under `key`. Never raises for the server."""
@@ -181,7 +187,12 @@ class Fetcher:
             if not may_wait:
                 return loader()
             shared = self._flight.run(key, work, wait=wait)
-        return mine[0] if mine else policy.codec.copy(shared.value, shared.payload)
+        if mine:
+            return mine[0]
+        if shared.payload is None:  # it cannot be copied, and is another caller's
+            bounded = self._core.is_bounded(asked=asked)
+            return self._load(loader, (key,), policy.load_timeout, bounded)
+        return policy.codec.copy(shared.value, shared.payload)
 
     def _soft(self, key: str, policy: Policy[T], loader: Callable[[], T], found: Found[T]) -> T:
         """Load, and serve what is there when that takes longer than the soft timeout."""
@@ -302,6 +313,8 @@ class Fetcher:
                     loaded = claim.result()
                 if loaded is ABANDONED:
                     missing.append(key)
+                elif loaded is not None and loaded.payload is None:
+                    values |= loader([key])  # it cannot be copied, and is another batch's
                 elif loaded is not None:
                     values[key] = policy.codec.copy(loaded.value, loaded.payload)
         return values

@@ -160,7 +160,12 @@ class AsyncFetcher:
             if not may_wait:
                 return await loader()
             shared = await self._flight.run(key, work)
-        return mine[0] if mine else policy.codec.copy(shared.value, shared.payload)
+        if mine:
+            return mine[0]
+        if shared.payload is None:  # it cannot be copied, and is another caller's
+            bounded = self._core.is_bounded(asked=asked)
+            return await self._load(loader, (key,), policy.load_timeout, bounded)
+        return policy.codec.copy(shared.value, shared.payload)
 
     async def _soft(
         self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]], found: Found[T]
@@ -283,6 +288,8 @@ class AsyncFetcher:
                     )
                 if loaded is ABANDONED:
                     missing.append(key)
+                elif loaded is not None and loaded.payload is None:
+                    values |= await loader([key])  # it cannot be copied, and is another batch's
                 elif loaded is not None:
                     values[key] = policy.codec.copy(loaded.value, loaded.payload)
         return values

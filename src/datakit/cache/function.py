@@ -59,6 +59,7 @@ class CachedFunction(Generic[P, R]):
             Raises:
                 CacheKeyError: an argument has no stable key; the message names it.
                 OverloadError: the cache cannot be asked and too many loads run already.
+                ConfigError: the function returned a coroutine; make it an `async def`.
             """
             ...
 

@@ -261,3 +261,30 @@ async def test_the_deadline_of_a_batch_of_tasks_is_told_as_such(cache: Cache) ->
         await squares([3])
     assert await patient == {1: 1, 2: 4}
     await cache.aio.close()
+
+
+def test_what_cannot_be_stored_is_handed_to_one_batch(url: str) -> None:
+    """A batch that waited for it gets its own."""
+    cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5)
+
+    @cache.cached_many(ttl=60, by="ids")
+    def rows(ids: Sequence[int]) -> Any:
+        time.sleep(0.2)
+        return {n: iter(range(3)) for n in ids}
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: list(rows([1, n])[1]), range(2, 6)))
+    assert found == [[0, 1, 2]] * 4
+
+    @cache.cached_many(ttl=60, by="ids")
+    async def arows(ids: Sequence[int]) -> Any:
+        await asyncio.sleep(0.2)
+        return {n: iter(range(3)) for n in ids}
+
+    async def main() -> list[Any]:
+        found = await asyncio.gather(*(arows([1, n]) for n in range(2, 6)))
+        await cache.aio.close()
+        return [list(one[1]) for one in found]
+
+    assert asyncio.run(main()) == [[0, 1, 2]] * 4
+    cache.close()

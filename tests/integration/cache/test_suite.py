@@ -196,6 +196,16 @@ def test_result_that_cannot_be_stored_is_returned(side: Any, seen: list[events.E
     assert [type(event) for event in seen] == [events.CacheValueRejected]
 
 
+def test_result_that_cannot_be_stored_is_handed_to_one_caller(side: Any, product: Any) -> None:
+    """Callers who waited for it get their own: nobody else may change it, or use it up."""
+
+    class Special(product):  # type: ignore[misc]
+        pass
+
+    found = side.function(Loader(Special, seconds=0.2)).crowd(8, 7)
+    assert len({id(one) for one in found}) == 8
+
+
 def test_bad_ttl_is_refused(side: Any) -> None:
     """The message shows the forms."""
     with pytest.raises(ConfigError, match="'90s'"):

@@ -92,3 +92,48 @@ def test_a_template_without_a_separator_is_refused(cache: Cache) -> None:
         @cache.cached(ttl=60, key="p{a}{b}")
         def pair(a: str, b: str) -> str:
             return a + b
+
+
+@dataclass
+class Moody:
+    """One that is not made a second time, or cannot be compared."""
+
+    fault: str
+    made = 0
+
+    def __post_init__(self) -> None:
+        Moody.made += 1
+        if self.fault == "made" and Moody.made > 1:
+            raise RuntimeError(self.fault)
+
+    def __eq__(self, other: object) -> bool:
+        raise LookupError(self.fault)
+
+
+@pytest.mark.parametrize("fault", ["made", "compared"])
+def test_a_class_with_errors_of_its_own_is_returned(cache: Cache, fault: str) -> None:
+    """What goes wrong while its stored form is looked at is no error of the function."""
+    Moody.made = 0
+
+    @cache.cached(ttl=60)
+    def find() -> Moody:
+        return moody
+
+    moody = Moody(fault)
+    assert find() is moody
+
+
+def test_a_def_that_returns_a_coroutine_is_refused(cache: Cache) -> None:
+    """It is awaited once at most; the message says what to do."""
+
+    async def load(n: int) -> int:
+        return n
+
+    @cache.cached(ttl=60)
+    def find(n: int):  # type: ignore[no-untyped-def]
+        return load(n)
+
+    with pytest.raises(ConfigError, match="async def"):
+        find(7)
+    with pytest.raises(ConfigError, match="async def"):
+        cache.get_or_load("k", lambda: load(7), ttl=60)
