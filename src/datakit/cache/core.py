@@ -179,12 +179,11 @@ class Core:
             CodecError: it is larger than `limit` bytes.
         """
         seconds = entry.fresh_until - entry.stored_at + kept
-        if self.envelope is None:
-            return key, entry, seconds
-        raw = self.envelope.pack(entry, key)
-        if len(raw) > limit:
-            raise CodecError(f"{len(raw)} bytes, and the server takes {limit:.0f} at most")
-        return key, raw, seconds
+        raw = None if self.envelope is None else self.envelope.pack(entry, key)
+        size = entry.size(key) if raw is None else len(raw)
+        if size > limit:
+            raise CodecError(f"{size} bytes, and the store takes {limit:.0f} at most")
+        return key, entry if raw is None else raw, seconds
 
     def payload(self, key: str, codec: Codec[T], value: T) -> bytes | None:
         """Return the bytes of a loaded value, None (and an event) when it has no such form."""

@@ -10,6 +10,11 @@ MAX_SKEW: Final = 60.0
 cannot be judged: the clock was set back, or the two disagree."""
 
 
+OVERHEAD: Final = 300
+"""Bytes that an entry takes in memory beside its value and its key; measured by
+benchmarks/cache.py."""
+
+
 class Decision(Enum):
     """What to do with what was found under a key."""
 
@@ -79,6 +84,13 @@ class Entry:
         self.payload = payload
         self.fingerprint = fingerprint
         self.shared = shared
+
+    def size(self, key: str) -> int:
+        """Return about how many bytes of memory it takes under `key`."""
+        value = self.shared
+        if value is UNSHARED:
+            return OVERHEAD + len(key) + len(self.payload)
+        return OVERHEAD + len(key) + (len(value) if isinstance(value, str | bytes) else 0)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entry) and self._all() == other._all()

@@ -28,10 +28,14 @@ LONGEST_PAUSE: Final = 0.1
 
 @dataclass(slots=True)
 class Loaded(Generic[T]):
-    """What one load gives to everyone who waited for it. `payload` is None without such a form."""
+    """What one load gives to everyone who waited for it. `payload` is None without such a form.
+
+    is_unfit: whether no store may keep it: it has no such form, no lifetime, or is too large.
+    """
 
     value: T
     payload: bytes | None
+    is_unfit: bool = False
 
 
 @dataclass(slots=True)
@@ -125,18 +129,22 @@ def _load(
         if found.decision not in (HIT, AHEAD):
             core.served_stale(key)
         return _as_loaded(found)
+    unfit: set[str] = set()
     if lease is not None:
-        yield from _fill(core, {key: (value, payload, seconds, lease)}, policy, limit)
-    return Loaded(value, payload)
+        unfit = yield from _fill(core, {key: (value, payload, seconds, lease)}, policy, limit)
+    return Loaded(value, payload, key in unfit)
 
 
 Filling: TypeAlias = dict[str, tuple[Any, bytes | None, float, Lease]]
 
 
-def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Steps[None]:
-    """Store what was loaded, where that is possible and allowed, and give all leases back."""
+def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Steps[set[str]]:
+    """Store what was loaded, where that is possible and allowed, and give all leases back.
+
+    Return the keys of what is not to be stored.
+    """
     fills: list[Fill[Any]] = []
-    unfit: list[tuple[str, Lease]] = []
+    unfit: dict[str, Lease] = {}
     for key, (value, payload, seconds, lease) in loaded.items():
         stored = None
         if payload is not None and seconds > 0 and not core.suspects.find(key, core.monotonic()):
@@ -146,22 +154,21 @@ def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Ste
             except CodecError as exc:
                 core.rejected(key, str(exc))
         if stored is None:
-            unfit.append((key, lease))
+            unfit[key] = lease
         else:
             fills.append(Fill(*stored, lease))
     if unfit:
-        yield "release", tuple(unfit)
-    if not fills:
-        return
-    kept = yield "fill", tuple(fills)
+        yield "release", tuple(unfit.items())
+    kept = (yield "fill", tuple(fills)) if fills else []
     if isinstance(kept, Failed):
         core.stats.lost_writes += len(fills)
-        return
+        return set(unfit)
     core.stats.stores += sum(kept)
     core.stats.outrun += len(kept) - sum(kept)
     for fill, was_kept in zip(fills, kept, strict=True):
         if was_kept:
             events.emit(events.CacheStored, fill.key, fill.seconds)
+    return set(unfit)
 
 
 def renew(
@@ -184,7 +191,7 @@ def renew(
     core.forget((key,))
     if lease is None or core.stats.lost_writes != lost:
         core.doubt((key,), policy.doubtful)  # an older value may lie there still
-    elif loaded.payload is None or policy.seconds_for(loaded.value) <= 0:
+    elif loaded.is_unfit:
         yield from write(core, "refresh", (key,), ("delete", (key,)), policy.doubtful, quiet=True)
     return loaded
 

@@ -1,6 +1,8 @@
 """What every backend does, from threads and from tasks."""
 
+import secrets
 import threading
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -173,6 +175,14 @@ def test_any_text_is_a_key(side: Any, key: str) -> None:
     assert side.get(key) == key
 
 
+def test_no_text_is_a_key_without_a_namespace_too(side_of: Any, url: str) -> None:
+    """An empty key is none of the words that come after it."""
+    side = side_of(Cache(url, timeout=5))
+    side.set("v", "of v", 60)
+    side.set("", "of nothing", 60)
+    assert [side.get(""), side.get("v")] == ["of nothing", "of v"]
+
+
 def test_get_or_load_decodes_to_the_annotation(side: Any) -> None:
     """The loader's return type is the value's."""
 
@@ -204,6 +214,38 @@ def test_result_that_cannot_be_stored_is_handed_to_one_caller(side: Any, product
 
     found = side.function(Loader(Special, seconds=0.2)).crowd(8, 7)
     assert len({id(one) for one in found}) == 8
+
+
+def test_refresh_to_a_value_without_a_lifetime_removes_the_old_one(
+    side: Any, product: Any
+) -> None:
+    """And the function of the result is asked once for each."""
+    asked: list[str] = []
+
+    def ttl(one: Any) -> int:
+        asked.append(one.name)
+        return 60 if one.name == "name 1" else 0
+
+    get_product = side.function(Loader(product), ttl=ttl)
+    get_product(7)
+    assert get_product.refresh(7).name == "name 2"
+    assert get_product.peek(7) is None
+    assert asked == ["name 1", "name 2"]
+
+
+@pytest.mark.parametrize("server", ["memory", "memcached"])
+def test_refresh_to_a_value_that_is_too_large_removes_the_old_one(
+    server: str, request: pytest.FixtureRequest, side_of: Any, product: Any
+) -> None:
+    """Whoever asked for the new value is not served the old one next."""
+    is_memory = server == "memory"
+    url = "memory://" if is_memory else request.getfixturevalue("memcached_server").url
+    cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5, max_bytes=1_000_000)
+    names = ["small", secrets.token_hex(2_000_000)]
+    get_product = side_of(cache).function(lambda n: product(n, names.pop(0), []))
+    get_product(7)
+    assert len(get_product.refresh(7).name) == 4_000_000
+    assert get_product.peek(7) is None
 
 
 def test_bad_ttl_is_refused(side: Any) -> None:

@@ -9,13 +9,10 @@ from cachebox import LRUCache
 
 from datakit._clock import Clock
 from datakit.cache.backends.base import OPERATIONS, Fill, Grant, Lease
-from datakit.cache.entry import UNSHARED, Entry
+from datakit.cache.entry import Entry
 from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
-
-OVERHEAD = 300
-"""Bytes that an entry takes beside its value and its key; measured by benchmarks/cache.py."""
 
 
 class MemoryBackend:
@@ -104,9 +101,7 @@ class MemoryBackend:
 
 
 def _size(key: str, entry: Entry) -> int:
-    value = entry.shared
-    own = len(value) if isinstance(value, str | bytes) else 0
-    return OVERHEAD + len(key) + (own if value is not UNSHARED else len(entry.payload))
+    return entry.size(key)
 
 
 class AsyncMemoryBackend:
