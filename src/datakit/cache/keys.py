@@ -51,7 +51,7 @@ def fit(text: str) -> str:
 def is_plain(text: str) -> bool:
     """Return whether `text` can be a key as it stands ("#" marks the hashed ones)."""
     return (
-        len(text) <= MAX_LENGTH
+        0 < len(text) <= MAX_LENGTH
         and text.isascii()
         and text.isprintable()
         and " " not in text
