@@ -168,6 +168,17 @@ def test_other_type_under_the_key_is_a_miss(
     assert [type(event) for event in seen] == [events.CacheValueRejected]
 
 
+@pytest.mark.parametrize("codec", ["msgpack", "json"])
+def test_other_type_under_a_plain_key_is_a_miss(
+    side_of: Any, own_server: RedisServer, codec: str
+) -> None:
+    """No value is made of it where there is no envelope to look at."""
+    side = side_of(Cache(own_server.url, envelope=False, codec=codec))
+    with raw(own_server) as client:
+        client.rpush("k", 1)
+    assert side.get("k") is None
+
+
 def test_server_forgets_what_expired(side: Any, own_server: RedisServer) -> None:
     """The server's own TTL is set, and not longer than asked."""
     side.set("k", 1, 100)

@@ -14,8 +14,9 @@ from datakit.cache.backends.dialect import Request, done
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
 
-FOREIGN: Final = b"\0"
-"""Stands for what GET refuses to return: a list or a hash of another program."""
+FOREIGN: Final = b"\xc1"
+"""Stands for what GET refuses to return: a list or a hash of another program. It is no value in any
+form: neither msgpack nor JSON nor a pickle begins so."""
 
 _FILL: Final = (
     "if redis.call('GET',KEYS[2])~=ARGV[1] then return 0 end "
