@@ -272,7 +272,7 @@ class Fetcher:
         """Return what there is under each key, in one round trip."""
         core = self._core
         doubted = self.run(steps.clear(core, keys)) if core.suspects.any else ()
-        answers = self.ask("get_many", keys)
+        answers = self.ask("get_many", keys) if keys else []
         if isinstance(answers, Failed):
             return dict.fromkeys(keys, NO_ANSWER)
         found = {

@@ -244,7 +244,7 @@ class AsyncFetcher:
         """Return what there is under each key, in one round trip."""
         core = self._core
         doubted = await self.run(steps.clear(core, keys)) if core.suspects.any else ()
-        answers = await self.ask("get_many", keys)
+        answers = await self.ask("get_many", keys) if keys else []
         if isinstance(answers, Failed):
             return dict.fromkeys(keys, NO_ANSWER)
         found = {

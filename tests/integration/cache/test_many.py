@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from datakit import events
 from datakit.cache import Cache, cached_many
 from datakit.errors import ConfigError, DeadlineExceededError
 from datakit.resilience import deadline
@@ -66,6 +67,15 @@ def test_helpers(side: Any, load: Load, product: Any) -> None:
     assert load_products.refresh([5])[5].name == "name 5"
     assert load_products([5])[5].name == "name 5"
     assert load_products.key(5) != load_products.key(6)
+
+
+def test_a_batch_of_no_ids(side: Any, load: Load, seen: list[events.Event]) -> None:
+    """Nothing is asked of anybody."""
+    load_products = side.many(load)
+    assert load_products([]) == load_products.peek([]) == {}
+    load_products.put({})
+    load_products.invalidate([])
+    assert load.asked == seen == []
 
 
 def test_expiry_and_failed_load(side: Any, load: Load, clock: FakeClock) -> None:
