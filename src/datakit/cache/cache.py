@@ -255,7 +255,7 @@ class Cache:
             ConfigError: `fn` is not.
             CacheKeyError: an argument has no stable key.
         """
-        plan = plan_of(fn)
+        plan = plan_of(fn, self._core)
         key = plan.build(args, kwargs)
         return explained(self._core, key, self._fetcher.ask("get", key), plan.policy)
 

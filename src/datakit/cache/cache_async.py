@@ -73,7 +73,7 @@ class AsyncCache:
             ConfigError: `fn` is not.
             CacheKeyError: an argument has no stable key.
         """
-        plan = plan_of(fn)
+        plan = plan_of(fn, self._core)
         key = plan.build(args, kwargs)
         return explained(self._core, key, await self._fetcher.ask("get", key), plan.policy)
 

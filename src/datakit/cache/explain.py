@@ -43,15 +43,18 @@ class Explanation:
     in_doubt: bool = False
 
 
-def plan_of(fn: object) -> Plan[Any]:
-    """Return the plan of a cached function.
+def plan_of(fn: object, core: Core) -> Plan[Any]:
+    """Return the plan of a function that is cached by the cache of `core`.
 
     Raises:
         ConfigError: it is none.
     """
     if not isinstance(fn, CachedFunction | AsyncCachedFunction):
         raise ConfigError(f"explain({fn!r}): give a function decorated with cached")
-    return fn._plan or fn._open()
+    plan = fn._plan or fn._open()
+    if plan.core is not core:
+        raise ConfigError(f"explain({fn!r}): it is cached by another cache; ask that one")
+    return plan
 
 
 def explained(core: Core, key: str, stored: Any, policy: Policy[Any]) -> Explanation:

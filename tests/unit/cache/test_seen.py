@@ -9,7 +9,7 @@ from tests.unit.cache.store import Store
 from datakit import events
 from datakit.cache import Cache, CacheStats
 from datakit.cache.backends.memory import AsyncMemoryBackend
-from datakit.errors import CacheUnavailableError, ConfigError
+from datakit.errors import CacheUnavailableError, CodecError, ConfigError
 from datakit.testing import FakeClock
 
 
@@ -198,3 +198,32 @@ def test_pydantic_models_are_typed() -> None:
     found = find(1)
     assert found == [Item(id=1, tags=["a"])]
     assert cache.stats().hits == 1
+
+
+def test_a_value_larger_than_the_memory_is_returned() -> None:
+    """And told as what it is: nothing is lost, no load has to wait for its turn."""
+    cache = Cache(max_bytes=100_000)
+    seen: list[events.Event] = []
+
+    @cache.cached(ttl=60)
+    def text(n: int) -> str:
+        return "x" * n
+
+    unsubscribe = events.subscribe(seen.append)
+    assert len(text(200_000)) == 200_000
+    unsubscribe()
+    assert [type(event) for event in seen] == [events.CacheMiss, events.CacheValueRejected]
+    with pytest.raises(CodecError, match="at most"):
+        cache.set("k", "x" * 200_000, 60)
+    assert cache.stats().unavailable == 0
+
+
+def test_explain_of_another_cache_is_refused() -> None:
+    """It would look into the wrong one."""
+
+    @Cache().cached(ttl=60)
+    def double(n: int) -> int:
+        return 2 * n
+
+    with pytest.raises(ConfigError, match="another cache"):
+        Cache().explain(double, 1)
