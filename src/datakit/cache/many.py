@@ -15,6 +15,7 @@ class CachedMany(Generic[K, V, P]):
     """A function from ids to a dict, whose results are kept one by one."""
 
     __wrapped__: Callable[Concatenate[Sequence[K], P], Mapping[K, V]]
+    __name__: str
     __qualname__: str
 
     def __init__(
@@ -26,8 +27,9 @@ class CachedMany(Generic[K, V, P]):
         self._open_plan = open_plan
         self._plan: Plan[V] | None = None
 
-    def __reduce__(self) -> str:
-        return self.__qualname__
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        fn: Any = self.__wrapped__
+        return (getattr, (*fn.args, self.__name__)) if type(fn) is partial else self.__qualname__
 
     def _open(self) -> Plan[V]:
         self._plan = plan = self._open_plan()
@@ -119,6 +121,5 @@ class ManyMethod(Generic[K, V, P]):
     def __get__(self, instance: object, owner: type | None = None) -> object:
         if instance is None:
             return self
-        return CachedMany[K, V, P](
-            partial(self._fn, instance), lambda: self._open().bound_to(instance)
-        )
+        bound = update_wrapper(partial(self._fn, instance), self._fn)
+        return CachedMany[K, V, P](bound, lambda: self._open().bound_to(instance))

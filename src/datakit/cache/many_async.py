@@ -15,6 +15,7 @@ class AsyncCachedMany(Generic[K, V, P]):
     """A coroutine function from ids to a dict, whose results are kept one by one."""
 
     __wrapped__: Callable[Concatenate[Sequence[K], P], Coroutine[Any, Any, Mapping[K, V]]]
+    __name__: str
     __qualname__: str
 
     def __init__(
@@ -26,8 +27,9 @@ class AsyncCachedMany(Generic[K, V, P]):
         self._open_plan = open_plan
         self._plan: Plan[V] | None = None
 
-    def __reduce__(self) -> str:
-        return self.__qualname__
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        fn: Any = self.__wrapped__
+        return (getattr, (*fn.args, self.__name__)) if type(fn) is partial else self.__qualname__
 
     def _open(self) -> Plan[V]:
         self._plan = plan = self._open_plan()
@@ -121,6 +123,5 @@ class AsyncManyMethod(Generic[K, V, P]):
     def __get__(self, instance: object, owner: type | None = None) -> object:
         if instance is None:
             return self
-        return AsyncCachedMany[K, V, P](
-            partial(self._fn, instance), lambda: self._open().bound_to(instance)
-        )
+        bound = update_wrapper(partial(self._fn, instance), self._fn)
+        return AsyncCachedMany[K, V, P](bound, lambda: self._open().bound_to(instance))

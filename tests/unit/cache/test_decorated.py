@@ -4,7 +4,7 @@ import asyncio
 import gc
 import inspect
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -49,6 +49,15 @@ class Shop:
     def kind(cls, n: int) -> str:
         return f"{cls.__name__} {n}"
 
+    @cache.cached_many(ttl=60, by="ids")
+    def offers(self, ids: Sequence[int]) -> dict[int, str]:
+        return {n: f"{self.name} {n}" for n in ids}
+
+    @classmethod
+    @cache.cached_many(ttl=60, by="ids", ignore=("cls",))
+    async def kinds(cls, ids: Sequence[int]) -> dict[int, str]:
+        return {n: f"{cls.__name__} {n}" for n in ids}
+
     @staticmethod
     @cache.cached(ttl=60)
     def twice(n: int) -> int:
@@ -70,6 +79,8 @@ def test_pickled_by_name() -> None:
     assert pickle.loads(pickle.dumps(square)) is square
     assert pickle.loads(pickle.dumps(asquare)) is asquare
     assert pickle.loads(pickle.dumps(Shop("a").offer))(7) == "a 7"
+    assert pickle.loads(pickle.dumps(Shop("a").offers))([7]) == {7: "a 7"}
+    assert asyncio.run(pickle.loads(pickle.dumps(Shop.kinds))([7])) == {7: "Shop 7"}
 
 
 def test_methods() -> None:
