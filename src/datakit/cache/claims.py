@@ -19,8 +19,8 @@ class Abandoned(Enum):
 
 
 ABANDONED: Final = Abandoned.ABANDONED
-"""What a claim ends with when whoever made it was interrupted, or their `deadline` was over: another
-one has to load."""
+"""What a claim ends with when whoever made it was interrupted, or out of time: another one has to
+load."""
 
 Claim: TypeAlias = "Future[Loaded[Any] | Abandoned | None]"
 """Ends with what was loaded, None where there is no value, or the load's error."""

@@ -313,10 +313,11 @@ class Fetcher:
                     loaded = claim.result()
                 if loaded is ABANDONED:
                     missing.append(key)
-                elif loaded is not None and loaded.payload is None:
-                    values |= loader([key])  # it cannot be copied, and is another batch's
                 elif loaded is not None:
-                    values[key] = policy.codec.copy(loaded.value, loaded.payload)
+                    if loaded.payload is None:  # it cannot be copied, and is another batch's
+                        values |= loader([key])
+                    else:
+                        values[key] = policy.codec.copy(loaded.value, loaded.payload)
         return values
 
     def _loaded_many(

@@ -283,15 +283,14 @@ class AsyncFetcher:
                         values |= await loader([key])
                         continue
                     waited = f"waiting for another to load {key!r}"
-                    loaded = await _within(
-                        deadline.remaining(), asyncio.wrap_future(claim), waited
-                    )
+                    loaded = await _within(deadline.remaining(), asyncio.wrap_future(claim), waited)
                 if loaded is ABANDONED:
                     missing.append(key)
-                elif loaded is not None and loaded.payload is None:
-                    values |= await loader([key])  # it cannot be copied, and is another batch's
                 elif loaded is not None:
-                    values[key] = policy.codec.copy(loaded.value, loaded.payload)
+                    if loaded.payload is None:  # it cannot be copied, and is another batch's
+                        values |= await loader([key])
+                    else:
+                        values[key] = policy.codec.copy(loaded.value, loaded.payload)
         return values
 
     async def _settle_claims(

@@ -20,9 +20,7 @@ def test_a_forked_child_loads_anew_what_is_stale(
 ) -> None:
     """Also what its parent was loading anew, and in threads of its own."""
     namespace = uuid.uuid4().hex
-    cache = Cache(
-        url, namespace=namespace, timeout=5, clock=clock, refresh_threads=refresh_threads
-    )
+    cache = Cache(url, namespace=namespace, timeout=5, clock=clock, refresh_threads=refresh_threads)
     parent, calls = os.getpid(), [0]
     loading, go_on = threading.Event(), threading.Event()
 

@@ -75,7 +75,8 @@ def test_a_batch_of_no_ids(side: Any, load: Load, seen: list[events.Event]) -> N
     assert load_products([]) == load_products.peek([]) == {}
     load_products.put({})
     load_products.invalidate([])
-    assert load.asked == seen == []
+    assert load.asked == []
+    assert seen == []
 
 
 def test_expiry_and_failed_load(side: Any, load: Load, clock: FakeClock) -> None:

@@ -31,6 +31,7 @@ def test_loads_of_threads_that_want_each_other(cache: Cache) -> None:
 
 async def test_loads_of_tasks_that_want_each_other(cache: Cache) -> None:
     """The same for tasks."""
+    barrier = asyncio.Barrier(3)
     begun: set[str] = set()
 
     @cache.cached(ttl=60)
@@ -38,8 +39,7 @@ async def test_loads_of_tasks_that_want_each_other(cache: Cache) -> None:
         if name in begun:
             return 0
         begun.add(name)
-        while len(begun) < 3:
-            await asyncio.sleep(0.001)
+        await barrier.wait()
         return await depth(OTHER[name]) + 1
 
     assert max(await asyncio.gather(*map(depth, "abc"))) <= 3
@@ -69,6 +69,7 @@ def test_batches_of_threads_that_want_each_other(cache: Cache) -> None:
 
 async def test_batches_of_tasks_that_want_each_other(cache: Cache) -> None:
     """The same for batches of tasks."""
+    barrier = asyncio.Barrier(3)
     begun: set[str] = set()
 
     @cache.cached_many(ttl=60, by="names")
@@ -77,8 +78,7 @@ async def test_batches_of_tasks_that_want_each_other(cache: Cache) -> None:
         if name in begun:
             return {name: 0}
         begun.add(name)
-        while len(begun) < 3:
-            await asyncio.sleep(0.001)
+        await barrier.wait()
         return {name: (await depths([OTHER[name]]))[OTHER[name]] + 1}
 
     found = await asyncio.gather(*(depths([name]) for name in "abc"))

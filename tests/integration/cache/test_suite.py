@@ -216,9 +216,7 @@ def test_result_that_cannot_be_stored_is_handed_to_one_caller(side: Any, product
     assert len({id(one) for one in found}) == 8
 
 
-def test_refresh_to_a_value_without_a_lifetime_removes_the_old_one(
-    side: Any, product: Any
-) -> None:
+def test_refresh_to_a_value_without_a_lifetime_removes_the_old_one(side: Any, product: Any) -> None:
     """And the function of the result is asked once for each."""
     asked: list[str] = []
 

@@ -136,4 +136,4 @@ def test_a_def_that_returns_a_coroutine_is_refused(cache: Cache) -> None:
     with pytest.raises(ConfigError, match="async def"):
         find(7)
     with pytest.raises(ConfigError, match="async def"):
-        cache.get_or_load("k", lambda: load(7), ttl=60)
+        cache.get_or_load("k", lambda: load(7), ttl=60)  # type: ignore[unused-coroutine]
