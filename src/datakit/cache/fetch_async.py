@@ -35,6 +35,7 @@ class AsyncFetcher:
         self._flight: AsyncSingleFlight[Loaded[Any]] = AsyncSingleFlight()
         self._claims = Claims()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._loads: set[asyncio.Task[Any]] = set()
         core.forgetters += [self._flight.forget, self._claims.forget]
 
     def open(self) -> AsyncBackend:
@@ -50,6 +51,8 @@ class AsyncFetcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        given_up = [task for task in self._loads if task.get_loop() is loop and task.cancelling()]
+        await asyncio.gather(*given_up, return_exceptions=True)
         if self._backend is not None:
             await self._backend.close()
 
@@ -83,13 +86,20 @@ class AsyncFetcher:
             return await self._load(*args)
         if name == "sleep":
             return await self._core.clock.asleep(deadline.bound(args[0]))
-        if name not in ENDINGS:
+        if name != "acquire" and name not in ENDINGS:
             return await self.ask(name, *args)
-        token = deadlines.current.set(None)
-        try:
-            return await self.ask(name, *args)
-        finally:
+        token = deadlines.current.set(None) if name in ENDINGS else None
+        asked = asyncio.ensure_future(self.ask(name, *args))
+        if token is not None:
             deadlines.current.reset(token)
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            answer = await asked  # a lease that is granted, or kept, all the same: others wait
+            if name == "acquire" and not isinstance(answer, Failed):
+                held = [(k, grant.lease) for k, grant in zip(args[0], answer, strict=True)]
+                await self.ask("release", [one for one in held if one[1] is not None])
+            raise
 
     async def _load(
         self,
@@ -146,6 +156,9 @@ class AsyncFetcher:
         mine: list[T] = []
 
         async def work() -> Loaded[T]:
+            task: Any = asyncio.current_task()
+            self._loads.add(task)
+            task.add_done_callback(self._loads.discard)
             limit = (self._backend or self.open()).max_value
             todo = steps.settle(
                 self._core, key, policy, loader, asked=asked, newer_than=newer_than, limit=limit

@@ -1,5 +1,6 @@
 """Leases that are not given back in good order: who comes after waits little."""
 
+import asyncio
 import time
 from contextlib import suppress
 from typing import Any
@@ -11,7 +12,7 @@ from tests.integration.cache.conftest import Loader
 from datakit.cache import Cache
 from datakit.errors import DeadlineExceededError
 from datakit.resilience import deadline
-from datakit.testing import FakeClock, MemcachedServer, RedisServer
+from datakit.testing import FakeClock, FaultProxy, MemcachedServer, RedisServer
 
 ENDINGS = pytest.mark.parametrize("error", [None, KeyError("lost")], ids=["returns", "raises"])
 
@@ -119,3 +120,27 @@ def test_a_user_who_may_not_store_waits_little(own_server: RedisServer, side_of:
     began = time.monotonic()
     assert [square(7), square(7)] == [None, None]
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("server_of", [RedisServer, MemcachedServer])
+async def test_a_call_cancelled_at_any_time_leaves_no_lease(server_of: Any) -> None:
+    """Whatever it waits for when it is cancelled, the next caller loads at once."""
+    with server_of() as server, FaultProxy(server.address, server.port) as proxy:
+        cache = Cache(f"{server.url.partition(':')[0]}://{proxy.host}:{proxy.port}", timeout=10)
+
+        @cache.cached(ttl=60)
+        async def square(n: int) -> int:
+            await asyncio.sleep(0.02)
+            return n * n
+
+        await square(1000)
+        proxy.delay(0.02)
+        for n in range(20):
+            call = asyncio.create_task(square(n))
+            await asyncio.sleep(n * 0.005)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        began = time.monotonic()
+        assert await asyncio.gather(*map(square, range(20))) == [n * n for n in range(20)]
+        assert time.monotonic() - began < 5
+        await cache.aio.close()

@@ -279,7 +279,7 @@ def test_what_cannot_be_stored_is_handed_to_one_batch(url: str) -> None:
     cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5)
 
     @cache.cached_many(ttl=60, by="ids")
-    def rows(ids: Sequence[int]) -> Any:
+    def rows(ids: Sequence[int]) -> dict[int, Any]:
         time.sleep(0.2)
         return {n: iter(range(3)) for n in ids}
 
@@ -288,7 +288,7 @@ def test_what_cannot_be_stored_is_handed_to_one_batch(url: str) -> None:
     assert found == [[0, 1, 2]] * 4
 
     @cache.cached_many(ttl=60, by="ids")
-    async def arows(ids: Sequence[int]) -> Any:
+    async def arows(ids: Sequence[int]) -> dict[int, Any]:
         await asyncio.sleep(0.2)
         return {n: iter(range(3)) for n in ids}
 

@@ -23,8 +23,8 @@ BACK_WITHIN = 5.0
 """Seconds after the server's return."""
 
 LONGEST_CALL = 2.0
-"""Seconds: 250 ms to read, as long to take the lease or to store, the load, and the rest for a machine
-that does other things too."""
+"""Seconds: 250 ms to read, as long to take the lease or to store, the load, and the rest for a
+machine that does other things too."""
 
 Outcome = tuple[int, Any, float]
 """What a call asked for, its result or error, and the seconds that it took."""

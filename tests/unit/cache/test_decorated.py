@@ -53,10 +53,9 @@ class Shop:
     def offers(self, ids: Sequence[int]) -> dict[int, str]:
         return {n: f"{self.name} {n}" for n in ids}
 
-    @classmethod
-    @cache.cached_many(ttl=60, by="ids", ignore=("cls",))
-    async def kinds(cls, ids: Sequence[int]) -> dict[int, str]:
-        return {n: f"{cls.__name__} {n}" for n in ids}
+    @cache.cached_many(ttl=60, by="ids")
+    async def kinds(self, ids: Sequence[int]) -> dict[int, str]:
+        return {n: f"kind {n}" for n in ids}
 
     @staticmethod
     @cache.cached(ttl=60)
@@ -80,7 +79,7 @@ def test_pickled_by_name() -> None:
     assert pickle.loads(pickle.dumps(asquare)) is asquare
     assert pickle.loads(pickle.dumps(Shop("a").offer))(7) == "a 7"
     assert pickle.loads(pickle.dumps(Shop("a").offers))([7]) == {7: "a 7"}
-    assert asyncio.run(pickle.loads(pickle.dumps(Shop.kinds))([7])) == {7: "Shop 7"}
+    assert asyncio.run(pickle.loads(pickle.dumps(Shop("a").kinds))([7])) == {7: "kind 7"}
 
 
 def test_methods() -> None:
