@@ -18,7 +18,7 @@ from datakit.cache.core import ENDINGS, NO_ANSWER, Core, Failed, Found
 from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
 from datakit.cache.nesting import loading, waits
 from datakit.cache.policy import Policy
-from datakit.cache.steps import Loaded, Raised, Steps
+from datakit.cache.steps import Fate, Loaded, Raised, Steps
 from datakit.errors import ConfigError
 from datakit.resilience import deadlines
 from datakit.resilience.breaker import CircuitBreaker
@@ -187,6 +187,8 @@ class Fetcher:
             if not may_wait:
                 return loader()
             shared = self._flight.run(key, work, wait=wait)
+            if not mine and shared.fate is Fate.OUTRUN:  # by what may have been before our call
+                shared = self._flight.run(key, work, wait=wait)
         if mine:
             return mine[0]
         if shared.payload is None:  # it cannot be copied, and is another caller's
@@ -296,6 +298,7 @@ class Fetcher:
         asked = not any(found[key].decision is UNASKED for key in missing)
         if any(map(self._core.is_loading, missing)):  # inside this very load
             return values | loader(missing)
+        is_first = True
         while missing:
             mine, others = self._claims.claim(missing)
             if mine:
@@ -311,13 +314,14 @@ class Fetcher:
                     if not wait({claim}, deadline.remaining()).done:
                         raise over(f"waiting for another to load {key!r}")
                     loaded = claim.result()
-                if loaded is ABANDONED:
+                if loaded is ABANDONED or (loaded and loaded.fate is Fate.OUTRUN and is_first):
                     missing.append(key)
                 elif loaded is not None:
                     if loaded.payload is None:  # it cannot be copied, and is another batch's
                         values |= loader([key])
                     else:
                         values[key] = policy.codec.copy(loaded.value, loaded.payload)
+            is_first = False
         return values
 
     def _loaded_many(

@@ -12,7 +12,7 @@ from datakit.cache.core import ENDINGS, NO_ANSWER, Core, Failed, Found
 from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
 from datakit.cache.nesting import loading, waits
 from datakit.cache.policy import Policy
-from datakit.cache.steps import Loaded, Raised, Steps
+from datakit.cache.steps import Fate, Loaded, Raised, Steps
 from datakit.resilience import deadlines
 from datakit.resilience.breaker import CircuitBreaker
 from datakit.resilience.deadlines import deadline, over
@@ -173,6 +173,8 @@ class AsyncFetcher:
             if not may_wait:
                 return await loader()
             shared = await self._flight.run(key, work)
+            if not mine and shared.fate is Fate.OUTRUN:  # by what may have been before our call
+                shared = await self._flight.run(key, work)
         if mine:
             return mine[0]
         if shared.payload is None:  # it cannot be copied, and is another caller's
@@ -281,6 +283,7 @@ class AsyncFetcher:
         asked = not any(found[key].decision is UNASKED for key in missing)
         if any(map(self._core.is_loading, missing)):  # inside this very load
             return values | await loader(missing)
+        is_first = True
         while missing:
             mine, others = self._claims.claim(missing)
             if mine:  # in a task: other batches may wait for it when we are cancelled
@@ -297,13 +300,14 @@ class AsyncFetcher:
                         continue
                     waited = f"waiting for another to load {key!r}"
                     loaded = await _within(deadline.remaining(), asyncio.wrap_future(claim), waited)
-                if loaded is ABANDONED:
+                if loaded is ABANDONED or (loaded and loaded.fate is Fate.OUTRUN and is_first):
                     missing.append(key)
                 elif loaded is not None:
                     if loaded.payload is None:  # it cannot be copied, and is another batch's
                         values |= await loader([key])
                     else:
                         values[key] = policy.codec.copy(loaded.value, loaded.payload)
+            is_first = False
         return values
 
     async def _settle_claims(

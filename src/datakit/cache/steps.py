@@ -7,6 +7,7 @@ loader, keys, timeout, bounded)`. One shell takes the steps with threads, one wi
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from datakit import events
@@ -26,16 +27,26 @@ LONGEST_PAUSE: Final = 0.1
 """Seconds between two looks at a key that another process loads; doubled from look to look."""
 
 
+class Fate(Enum):
+    """What became of a loaded value."""
+
+    KEPT = "kept"
+    """It is in the store."""
+    UNFIT = "unfit"
+    """No store may keep it: it has no such form, no lifetime, or is too large."""
+    OUTRUN = "outrun"
+    """Its key was invalidated or replaced meanwhile: it may be older than that."""
+    LOST = "lost"
+    """The store did not take it, or was not asked to."""
+
+
 @dataclass(slots=True)
 class Loaded(Generic[T]):
-    """What one load gives to everyone who waited for it. `payload` is None without such a form.
-
-    is_unfit: whether no store may keep it: it has no such form, no lifetime, or is too large.
-    """
+    """What one load gives to everyone who waited for it. `payload` is None without such a form."""
 
     value: T
     payload: bytes | None
-    is_unfit: bool = False
+    fate: Fate = Fate.KEPT
 
 
 @dataclass(slots=True)
@@ -129,20 +140,18 @@ def _load(
         if found.decision not in (HIT, AHEAD):
             core.served_stale(key)
         return _as_loaded(found)
-    unfit: set[str] = set()
-    if lease is not None:
-        unfit = yield from _fill(core, {key: (value, payload, seconds, lease)}, policy, limit)
-    return Loaded(value, payload, key in unfit)
+    if lease is None:
+        return Loaded(value, payload, Fate.LOST)
+    fates = yield from _fill(core, {key: (value, payload, seconds, lease)}, policy, limit)
+    return Loaded(value, payload, fates[key])
 
 
 Filling: TypeAlias = dict[str, tuple[Any, bytes | None, float, Lease]]
 
 
-def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Steps[set[str]]:
-    """Store what was loaded, where that is possible and allowed, and give all leases back.
-
-    Return the keys of what is not to be stored.
-    """
+def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Steps[dict[str, Fate]]:
+    """Store what was loaded, where that is possible and allowed, and give all leases back; return
+    what became of it."""
     fills: list[Fill[Any]] = []
     unfit: dict[str, Lease] = {}
     for key, (value, payload, seconds, lease) in loaded.items():
@@ -159,16 +168,18 @@ def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Ste
             fills.append(Fill(*stored, lease))
     if unfit:
         yield "release", tuple(unfit.items())
+    fates = dict.fromkeys(loaded, Fate.UNFIT)
     kept = (yield "fill", tuple(fills)) if fills else []
     if isinstance(kept, Failed):
         core.stats.lost_writes += len(fills)
-        return set(unfit)
+        return fates | {fill.key: Fate.LOST for fill in fills}
     core.stats.stores += sum(kept)
     core.stats.outrun += len(kept) - sum(kept)
     for fill, was_kept in zip(fills, kept, strict=True):
+        fates[fill.key] = Fate.KEPT if was_kept else Fate.OUTRUN
         if was_kept:
             events.emit(events.CacheStored, fill.key, fill.seconds)
-    return set(unfit)
+    return fates
 
 
 def renew(
@@ -184,14 +195,13 @@ def renew(
     asked = not isinstance(grants, Failed)
     lease = grants[0].lease if asked else None
     core.forget((key,))
-    lost = core.stats.lost_writes
     loaded = yield from _load(core, key, policy, loader, lease, NOTHING, asked, limit)
     if isinstance(loaded, Raised):
         return loaded
     core.forget((key,))
-    if lease is None or core.stats.lost_writes != lost:
+    if loaded.fate is Fate.LOST:
         core.doubt((key,), policy.doubtful)  # an older value may lie there still
-    elif loaded.is_unfit:
+    elif loaded.fate is Fate.UNFIT:
         yield from write(core, "refresh", (key,), ("delete", (key,)), policy.doubtful, quiet=True)
     return loaded
 
@@ -346,5 +356,7 @@ def _load_many(
         if held:
             yield "release", tuple(held.items())
         return Raised(exc)
-    yield from _fill(core, filling, policy, limit)
+    for key, fate in (yield from _fill(core, filling, policy, limit)).items():
+        if key in loaded:
+            loaded[key].fate = fate
     return loaded

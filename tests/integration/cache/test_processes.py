@@ -1,11 +1,15 @@
 """Many processes and one key."""
 
+import asyncio
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 
 import pytest
@@ -87,3 +91,79 @@ def test_a_lease_whose_holder_died_ends(
         go(waiting)
         assert line(waiting) == str([49] * 50)
     assert int(counter.get(f"{namespace}:loads")) == 2
+
+
+def test_an_invalidation_by_another_process_wins_over_a_load_that_is_joined(
+    url: str, namespace: str
+) -> None:
+    """Who calls after it gets nothing that was loaded before it."""
+    ours, theirs = (Cache(url, namespace=namespace, timeout=5) for _ in range(2))
+    source = ["old"]
+    loading, go_on = Event(), Event()
+
+    def load() -> str:
+        value = source[0]
+        loading.set()
+        assert go_on.wait(10)
+        return value
+
+    def begun_before() -> str:
+        return ours.get_or_load("k", load, 60)
+
+    def joined() -> str:
+        asked.release()
+        return ours.get_or_load("k", load, 60)
+
+    asked = Semaphore(0)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(begun_before)
+        assert loading.wait(10)
+        source[0] = "new"
+        theirs.delete("k")
+        others = [pool.submit(joined) for _ in range(2)]
+        assert asked.acquire(timeout=10)
+        assert asked.acquire(timeout=10)
+        time.sleep(0.2)  # so that they join, as they would without us
+        go_on.set()
+        assert first.result() == "old"
+        assert [one.result() for one in others] == ["new", "new"]
+    assert ours.get("k") == "new"
+    ours.close()
+    theirs.close()
+
+
+async def test_an_invalidation_by_another_process_wins_over_a_batch_that_is_joined(
+    url: str, namespace: str
+) -> None:
+    """The same for tasks, one id and many."""
+    ours, theirs = (Cache(url, namespace=namespace, timeout=5) for _ in range(2))
+    source = ["old"]
+    begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    @ours.cached(ttl=60, key="one:{n}")
+    async def one(n: int) -> str:
+        value = source[0]
+        begun.release()
+        await go_on.wait()
+        return value
+
+    @ours.cached_many(ttl=60, by="ids", key="many:{ids}")
+    async def many(ids: Sequence[int]) -> dict[int, str]:
+        value = source[0]
+        begun.release()
+        await go_on.wait()
+        return dict.fromkeys(ids, value)
+
+    before = [asyncio.create_task(one(7)), asyncio.create_task(many([7, 8]))]
+    await begun.acquire()
+    await begun.acquire()
+    source[0] = "new"
+    await theirs.aio.delete("one:7")
+    await theirs.aio.delete("many:7")
+    after = [asyncio.create_task(one(7)), asyncio.create_task(many([7, 9]))]
+    await asyncio.sleep(0.2)  # so that they join, as they would without us
+    go_on.set()
+    assert await asyncio.gather(*before) == ["old", {7: "old", 8: "old"}]
+    assert await asyncio.gather(*after) == ["new", {7: "new", 9: "new"}]
+    await ours.aio.close()
+    await theirs.aio.close()
