@@ -154,7 +154,7 @@ def _refuse_keyless_method(
         raise CacheKeyError(
             f"{function}: objects have no stable key; say ignore=({first!r},) when the result "
             "does not depend on the object, spell the key with key=, or define __cache_key__ in "
-            "the class above this method"
+            "the class above this method (an inherited one by `__cache_key__ = Base.__cache_key__`)"
         )
 
 
