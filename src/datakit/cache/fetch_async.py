@@ -86,7 +86,7 @@ class AsyncFetcher:
             return await self._load(*args)
         if name == "sleep":
             return await self._core.clock.asleep(deadline.bound(args[0]))
-        if name != "acquire" and name not in ENDINGS:
+        if self._breaker is None or (name != "acquire" and name not in ENDINGS):
             return await self.ask(name, *args)
         token = deadlines.current.set(None) if name in ENDINGS else None
         asked = asyncio.ensure_future(self.ask(name, *args))

@@ -223,7 +223,7 @@ def test_value_too_large_for_memcached(
     value = "x" * 1024 * 1024
     assert side.get_or_load("k", lambda: value, 60) == value
     assert side.get("k") is None
-    with pytest.raises(CodecError, match="bytes, and the server takes"):
+    with pytest.raises(CodecError, match="bytes, and the store takes"):
         side.set("k", value, 60)
     assert [type(event) for event in seen] == [events.CacheValueRejected]
 
