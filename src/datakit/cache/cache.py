@@ -1,9 +1,8 @@
 """The cache of threads, and the doors to its async twin and to the decorators."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from types import EllipsisType
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, ParamSpec, TypeVar, Unpack
 
 from datakit._clock import SYSTEM_CLOCK, WaitingClock
 from datakit.auth.password import PasswordAuth
@@ -18,8 +17,8 @@ from datakit.cache.envelope import Bare, Envelope, SealedEnvelope
 from datakit.cache.explain import Explanation, explained, plan_of
 from datakit.cache.fetch import Fetcher
 from datakit.cache.fetch_async import AsyncFetcher
-from datakit.cache.plan import Fetchers, Options
-from datakit.cache.policy import Policy, Wishes
+from datakit.cache.plan import CachedOptions, Fetchers, ManyOptions, Options
+from datakit.cache.policy import Policy
 from datakit.cache.seal import Seal
 from datakit.cache.stats import CacheStats
 from datakit.cache.ttl import NEVER, Ttl, TtlOf, lifetime
@@ -163,22 +162,7 @@ class Cache:
         policy: Policy[T] = Policy(codec_of(loader, self._codec), lifetime(ttl))
         return self._fetcher.fetch(self._core.key(key), policy, loader)
 
-    def cached(
-        self,
-        *,
-        ttl: TtlOf,
-        none_ttl: Ttl | EllipsisType = ...,
-        cache_if: Callable[[Any], bool] | None = None,
-        key: str | None = None,
-        ignore: Collection[str] = (),
-        version: str | int | None = None,
-        refresh_ahead: float | None = None,
-        stale_while_revalidate: Ttl = 0,
-        stale_if_error: Ttl = 0,
-        load_timeout: float | None = None,
-        soft_load_timeout: float | None = None,
-        tags: Collection[str] = (),
-    ) -> Decorator:
+    def cached(self, *, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator:
         """Return a decorator that keeps a function's results here. For `def` and `async def`.
 
         ttl: seconds, `timedelta`, "90s" "5m" "1h" "1d", a function of the result, or None: never
@@ -199,32 +183,9 @@ class Cache:
             ConfigError: an option is of no use; raised where the function is decorated.
             CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
         """
-        refuse_tags(tags)
-        wishes = Wishes(
-            ttl,
-            none_ttl,
-            cache_if,
-            refresh_ahead,
-            stale_while_revalidate,
-            stale_if_error,
-            load_timeout,
-            soft_load_timeout,
-        )
-        return Decorator(Options(lambda: self.fetchers, wishes, key, ignore, version))
+        return Decorator(Options.given(lambda: self.fetchers, ttl, options, CachedOptions))
 
-    def cached_many(
-        self,
-        *,
-        ttl: TtlOf,
-        by: str,
-        none_ttl: Ttl | EllipsisType = ...,
-        cache_if: Callable[[Any], bool] | None = None,
-        key: str | None = None,
-        ignore: Collection[str] = (),
-        version: str | int | None = None,
-        stale_if_error: Ttl = 0,
-        load_timeout: float | None = None,
-    ) -> ManyDecorator:
+    def cached_many(self, *, ttl: TtlOf, by: str, **options: Unpack[ManyOptions]) -> ManyDecorator:
         """Return a decorator for a function of many ids that returns a dict of values by id.
 
         Values are kept one by one: a call reads all in one round trip, runs the function once for
@@ -237,14 +198,7 @@ class Cache:
             ConfigError: an option is of no use; raised where the function is decorated.
             CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
         """
-        wishes = Wishes(
-            ttl,
-            none_ttl,
-            cache_if,
-            stale_if_error=stale_if_error,
-            load_timeout=load_timeout,
-        )
-        return ManyDecorator(Options(lambda: self.fetchers, wishes, key, ignore, version), by)
+        return ManyDecorator(Options.given(lambda: self.fetchers, ttl, options, ManyOptions), by)
 
     def explain(self, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Return what the call `fn(*args, **kwargs)` would find, without running or storing.
@@ -294,16 +248,6 @@ def _envelope(
     if encrypt is not None or signing_key is not None:
         raise ConfigError("Cache(envelope=False): encrypted and signed values need their envelope")
     return Bare()
-
-
-def refuse_tags(tags: Collection[str]) -> None:
-    """Refuse what is not there yet.
-
-    Raises:
-        ConfigError: there are tags.
-    """
-    if tags:
-        raise ConfigError("cached(tags=...): not available yet; invalidate by arguments or by key")
 
 
 def _refuse_planned(**options: object) -> None:

@@ -1,9 +1,10 @@
 """How one function is cached: what is known at its decoration, and the rest at its first use."""
 
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from types import EllipsisType
+from typing import Any, Generic, NamedTuple, Self, TypedDict, TypeVar
 
 from datakit.cache.codec import CodecName, codec_for, returned_by
 from datakit.cache.core import Core
@@ -11,6 +12,7 @@ from datakit.cache.fetch import Fetcher
 from datakit.cache.fetch_async import AsyncFetcher
 from datakit.cache.policy import Policy, Wishes
 from datakit.cache.signature import KeyBuilder, KeyRule
+from datakit.cache.ttl import Ttl, TtlOf
 from datakit.errors import ConfigError
 
 R = TypeVar("R")
@@ -25,6 +27,27 @@ class Fetchers(NamedTuple):
     for_tasks: AsyncFetcher
 
 
+class ManyOptions(TypedDict, total=False):
+    """What `cached_many` may be told beside `ttl` and `by`; see `Cache.cached`."""
+
+    none_ttl: Ttl | EllipsisType
+    cache_if: Callable[[Any], bool] | None
+    key: str | None
+    ignore: Collection[str]
+    version: str | int | None
+    stale_if_error: Ttl
+    load_timeout: float | None
+
+
+class CachedOptions(ManyOptions, total=False):
+    """What `cached` may be told beside `ttl`; see `Cache.cached`."""
+
+    refresh_ahead: float | None
+    stale_while_revalidate: Ttl
+    soft_load_timeout: float | None
+    tags: Collection[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What is known at decoration. `fetchers` gives the cache, and is not called before use."""
@@ -34,6 +57,29 @@ class Options:
     key: str | None
     ignore: Collection[str]
     version: str | int | None
+
+    @classmethod
+    def given(
+        cls, fetchers: Callable[[], Fetchers], ttl: TtlOf, options: Mapping[str, Any], kind: Any
+    ) -> Self:
+        """Return the options as the user spelled them; kind: `CachedOptions` or `ManyOptions`.
+
+        Raises:
+            ConfigError: one is unknown, of no use, or not there yet.
+        """
+        unknown = sorted(options.keys() - kind.__optional_keys__)
+        if unknown:
+            known = ", ".join(sorted(kind.__optional_keys__))
+            raise ConfigError(f"{unknown[0]}=: no such option here; there are ttl, {known}")
+        if options.get("tags"):
+            raise ConfigError(
+                "cached(tags=...): not available yet; invalidate by arguments or by key"
+            )
+        wishes: dict[str, Any] = dict(options)
+        wishes.pop("tags", None)
+        key, version = wishes.pop("key", None), wishes.pop("version", None)
+        ignore = wishes.pop("ignore", ())
+        return cls(fetchers, Wishes(ttl, **wishes), key, ignore, version)
 
     def for_function(self, fn: Callable[..., object]) -> "FunctionOptions":
         """Return the options of one function, its signature read.

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -55,7 +55,7 @@ class SyncSide:
         return self.cache.get_or_load(key, loader, ttl)
 
     def function(self, load: Load, **options: Any) -> Any:
-        @self.cache.cached(**{"ttl": 60, **options})
+        @self.cache.cached(**cast("Any", {"ttl": 60, **options}))
         def get_product(product_id: int) -> Product | None:
             return load(product_id)
 
@@ -68,7 +68,7 @@ class SyncSide:
         return get_product
 
     def many(self, load: Callable[[Sequence[int]], dict[int, Product]], **options: Any) -> Any:
-        @self.cache.cached_many(**{"ttl": 60, "by": "ids", **options})
+        @self.cache.cached_many(**cast("Any", {"ttl": 60, "by": "ids", **options}))
         def load_products(ids: Sequence[int]) -> dict[int, Product]:
             return load(ids)
 
@@ -121,7 +121,7 @@ class AsyncSide:
         return self._run(self.cache.aio.get_or_load)(key, load, ttl)
 
     def function(self, load: Load, **options: Any) -> Any:
-        @self.cache.cached(**{"ttl": 60, **options})
+        @self.cache.cached(**cast("Any", {"ttl": 60, **options}))
         async def get_product(product_id: int) -> Product | None:
             await asyncio.sleep(0)
             return await asyncio.to_thread(load, product_id)
@@ -132,7 +132,7 @@ class AsyncSide:
         return AsyncFunction(get_product, crowd, self._run)
 
     def many(self, load: Callable[[Sequence[int]], dict[int, Product]], **options: Any) -> Any:
-        @self.cache.cached_many(**{"ttl": 60, "by": "ids", **options})
+        @self.cache.cached_many(**cast("Any", {"ttl": 60, "by": "ids", **options}))
         async def load_products(ids: Sequence[int]) -> dict[int, Product]:
             return await asyncio.to_thread(load, ids)
 

@@ -267,7 +267,7 @@ def test_an_error_of_the_ttl_function_gives_the_lease_back(side: Any, product: A
 def test_mistaken_option_is_refused_at_decoration(options: Any) -> None:
     """By its name."""
     with pytest.raises(ConfigError):
-        Cache().cached(**{"ttl": 60, **options})
+        Cache().cached(ttl=60, **options)
 
 
 def test_refresh_takes_the_lease_from_a_load_under_way(

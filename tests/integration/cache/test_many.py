@@ -191,6 +191,9 @@ def test_mistakes_are_told_at_decoration() -> None:
     with pytest.raises(ConfigError, match="first parameter"):
         cached_many(ttl=60, by="ids")(wrong)
 
+    with pytest.raises(ConfigError, match="refresh_ahead=: no such option here; there are ttl, "):
+        cached_many(ttl=60, by="ids", refresh_ahead=0.8)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
     def listed(ids: Sequence[int]) -> list[int]:
         return [*ids]
 
