@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from itertools import count
 from typing import Any
 
@@ -19,12 +20,13 @@ KEYS = 400
 OUTAGE = 1.5
 """Seconds under load without the cache."""
 
-BACK_WITHIN = 5.0
-"""Seconds after the server's return."""
+BACK_WITHIN = 10.0
+"""Seconds after the server's return: twice what is promised, for a machine that does other things
+too. An idle one takes 1."""
 
-LONGEST_CALL = 2.0
-"""Seconds: 250 ms to read, as long to take the lease or to store, the load, and the rest for a
-machine that does other things too."""
+LONGEST_CALL = 4.5
+"""Seconds, less than the slow server takes: 250 ms to read, as long to take the lease or to store,
+the load, and the rest for the same machine. An idle one takes 0.7."""
 
 Outcome = tuple[int, Any, float]
 """What a call asked for, its result or error, and the seconds that it took."""
@@ -145,10 +147,12 @@ def test_lost_under_load(server_of: Any, crowd_of: Any, fault: str) -> None:
     """And one that was killed comes back empty."""
     harm, heal = FAULTS[fault]
     loads = Loads()
-    with server_of() as server, FaultProxy(server.address, server.port) as proxy:
+    with ExitStack() as stack:
+        server = stack.enter_context(server_of())
+        proxy = stack.enter_context(FaultProxy(server.address, server.port))
         scheme = server.url.partition(":")[0]
         cache = Cache(f"{scheme}://{proxy.host}:{proxy.port}")
-        crowd = crowd_of(cache, loads)
+        crowd = stack.enter_context(closing(crowd_of(cache, loads)))
         read_twice(crowd)
         loads.total = loads.most = 0
 
@@ -165,7 +169,6 @@ def test_lost_under_load(server_of: Any, crowd_of: Any, fault: str) -> None:
             check(read_twice(crowd), loads)
             if loads.total - before < KEYS // 10:  # hits are back: a busy machine may lose a few
                 break
-        crowd.close()
 
 
 def read_twice(crowd: Any) -> list[Outcome]:
@@ -195,7 +198,7 @@ def test_lost_for_long_it_is_asked_again_as_soon(server_of: Any, side_of: Any) -
             clock.advance(0.25)
             side.get("k")
         server.restart()
-        clock.advance(BACK_WITHIN / 2)
+        clock.advance(2.5)
         for _ in range(5):
             side.get_or_load("k", lambda: 2, 60)
         assert side.get("k") == 2
