@@ -5,7 +5,6 @@ The listeners sit on the dialect's events, which see what is sent at last. Any l
 """
 
 import warnings
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -55,8 +54,7 @@ class _Linter:
         pinning.causes("", dialect)  # refuses a dialect that it does not know
         self._dialect = dialect
         self._seen: BoundedDict[int, bool] = BoundedDict(MAX_SEEN)
-        self._found: set[str] = set()
-        self._lock = Lock()
+        self._found: dict[str, object] = {}
 
     def look(
         self, cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext | None
@@ -85,10 +83,8 @@ class _Linter:
         return causes
 
     def _is_new(self, cause: PinningCause) -> bool:
-        with self._lock:
-            is_new = cause.name not in self._found
-            self._found.add(cause.name)
-        return is_new
+        mine = object()  # of several threads one finds its own
+        return self._found.setdefault(cause.name, mine) is mine
 
 
 def _tell(cause: PinningCause) -> None:

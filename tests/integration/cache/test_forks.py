@@ -1,6 +1,7 @@
 """A forked child goes on by itself: nothing that its parent's threads do is waited for."""
 
 import os
+import signal
 import threading
 import time
 import uuid
@@ -10,6 +11,7 @@ import pytest
 from tests.integration.cache.conftest import SyncSide
 
 from datakit.cache import Cache
+from datakit.cache.backends.opening import Backends
 from datakit.testing import FakeClock
 
 
@@ -54,4 +56,32 @@ def test_a_forked_child_loads_anew_what_is_stale(
     go_on.set()
     assert os.waitpid(child, 0)[1] == 0
     renewing.join()
+    cache.close()
+
+
+def test_a_child_forked_while_the_driver_is_imported_imports_it_itself(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, importing, go_on = os.getpid(), threading.Event(), threading.Event()
+    remote = Backends._remote
+
+    def slowly(self: Backends, *parts: Any) -> Any:
+        if os.getpid() == parent:
+            importing.set()
+            assert go_on.wait(20)
+        return remote(self, *parts)
+
+    monkeypatch.setattr(Backends, "_remote", slowly)
+    cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5)
+    opening = threading.Thread(target=cache.get, args=("k",))
+    opening.start()
+    assert url.startswith("memory") or importing.wait(20)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # ends a child that waits for ever
+        cache.set("k", 1, ttl=60)
+        os._exit(0 if cache.get("k") == 1 else 1)
+    go_on.set()
+    assert os.waitpid(child, 0)[1] == 0
+    opening.join()
     cache.close()

@@ -6,6 +6,7 @@ from typing import Any
 from datakit._clock import WaitingClock
 from datakit.cache.backends.base import AsyncBackend, Backend
 from datakit.cache.backends.url import Target
+from datakit.resilience.forks import renew_after_fork
 
 
 class Backends:
@@ -27,8 +28,13 @@ class Backends:
         self._limit = limit
         self._by_bytes = by_bytes
         self._clock = clock
-        self._lock = Lock()
         self._pair: tuple[Backend[Any], AsyncBackend] | None = None
+        self.start_anew()
+        renew_after_fork(self)
+
+    def start_anew(self) -> None:
+        """Take a lock that no thread of a forked child's parent holds while it imports a driver."""
+        self._lock = Lock()
 
     def for_threads(self) -> Backend[Any]:
         """Return the backend to use from threads, always the same."""
