@@ -17,13 +17,20 @@ class MemcachedServer(MemoryServer):
 
     address, port: where it listens; a free port when none is given.
     megabytes: its memory; the least recently used items go when it is full.
+    threads: its workers; each connection stays with one of them.
     """
 
     def __init__(
-        self, *, address: str = "127.0.0.1", port: int | None = None, megabytes: int = 64
+        self,
+        *,
+        address: str = "127.0.0.1",
+        port: int | None = None,
+        megabytes: int = 64,
+        threads: int = 4,
     ) -> None:
         super().__init__(address, port)
         self._megabytes = megabytes
+        self._threads = threads
 
     @property
     def url(self) -> str:
@@ -38,7 +45,8 @@ class MemcachedServer(MemoryServer):
 
     def _options(self, directory: Path) -> Sequence[str]:
         listen = ["-l", self.address, "-p", str(self._port), "-U", "0"]
-        return [*listen, "-m", str(self._megabytes), "-c", "4096"]
+        limits = ["-m", str(self._megabytes), "-c", "4096", "-t", str(self._threads)]
+        return [*listen, *limits]
 
     def _is_ready(self, log: Path) -> bool:
         """Another program may have taken the port: this one tells its pid."""
