@@ -12,6 +12,7 @@ from rich.table import Table
 
 from datakit.cli.demo.figures import Figures, LaneFigures
 from datakit.cli.demo.shop import Shop
+from datakit.db.checkout import GRACE
 
 T = TypeVar("T")
 
@@ -92,7 +93,8 @@ def other_rows(figures: Figures) -> list[tuple[str, str]]:
         (
             "A record changed",
             f"TTL left {move.ttl_left_seconds:.2f} s, pool moved after "
-            f"{move.moved_after_seconds:.2f} s; {move.reads} reads, {move.errors} errors",
+            f"{move.moved_after_seconds:.2f} s ({GRACE:.0f} s in case it flaps back); "
+            f"{move.reads} reads, {move.errors} errors",
         ),
         (
             "Redis killed",

@@ -15,7 +15,8 @@ from datakit.cli.demo.shop import MAX_LOADS, PRODUCTS, Product, Shop
 STAMPEDE = 200
 READERS = 60
 LOSS_SECONDS = 2.0
-MOVE_TTL = 2
+MOVE_TTL = 1
+MOVE_TIMEOUT = 30.0
 
 
 def miss_then_hit(shop: Shop) -> HitFigures:
@@ -68,10 +69,12 @@ def record_moves(shop: Shop) -> MoveFigures:
     with engine.connect() as conn:
         conn.execute(where)
     resolved_at = time.monotonic()
-    time.sleep(0.5)
+    time.sleep(0.3)
     shop.point_to(standby, ttl=MOVE_TTL)
     changed_at = time.monotonic()
-    while address != standby and time.monotonic() < changed_at + 3 * MOVE_TTL:
+    while address != standby:
+        if time.monotonic() > changed_at + MOVE_TIMEOUT:
+            raise TimeoutError(f"the pool still leads to {address}, not to {standby}")
         try:
             with engine.connect() as conn:
                 address = conn.execute(where).scalar_one()
