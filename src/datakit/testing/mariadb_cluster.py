@@ -231,7 +231,12 @@ class MariadbCluster(WithBlock):
         """Wait until all replicas have what is committed, then have commits wait for one."""
         if not self.replicas:
             return
-        until(self._all_follow, "replication to all replicas")
+        try:
+            until(self._all_follow, "replication to all replicas")
+        except TimeoutError as exc:
+            for node in self.replicas:
+                exc.add_note(f"{node!r}: {node._progress()}")
+            raise
         if self._synchronous:
             count = len(self.replicas)
             self.primary._set_replication(acknowledged=True, acknowledges=False)

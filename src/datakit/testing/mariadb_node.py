@@ -215,6 +215,14 @@ class MariadbNode(Killable):
         status = self._status()
         return status["Slave_IO_Running"] == status["Slave_SQL_Running"] == "Yes"
 
+    def _progress(self) -> str:
+        """Return how far its replication is, and what keeps it from going on."""
+        status = self._status()
+        names = ("Slave_IO_State", "Last_IO_Error", "Slave_SQL_Running_State", "Last_SQL_Error",
+                 "Gtid_IO_Pos")  # fmt: skip
+        told = [f"{name}: {status.get(name)}" for name in names]
+        return "; ".join([*told, f"applied: {self._applied()}"])
+
     def _become_primary(self) -> None:
         """Apply what was received to the end, then take writes that wait for no replica."""
         received = self._received()
