@@ -168,6 +168,8 @@ def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Ste
             fills.append(Fill(*stored, lease))
     if unfit:
         yield "release", tuple(unfit.items())
+    if core.envelope is not None:  # from here on another process may invalidate what is stored
+        core.forget(fill.key for fill in fills)
     fates = dict.fromkeys(loaded, Fate.UNFIT)
     kept = (yield "fill", tuple(fills)) if fills else []
     if isinstance(kept, Failed):

@@ -1,0 +1,117 @@
+"""A load is joined by nobody any more once its value may be in the store."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from datakit.cache import Cache
+from datakit.testing import FaultProxy
+
+HELD = 1.0
+"""Seconds for which the reply to a fill is held back."""
+
+
+@pytest.fixture(params=["redis", "memcached"])
+def server(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(f"{request.param}_server")
+
+
+@pytest.fixture
+def proxy(server: Any) -> Iterator[FaultProxy]:
+    with FaultProxy(server.address, server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def caches(server: Any, proxy: FaultProxy) -> Iterator[tuple[Cache, Cache]]:
+    """Ours, through the proxy, and that of another process."""
+    namespace = uuid.uuid4().hex
+    scheme = server.url.partition(":")[0]
+    ours = Cache(f"{scheme}://{proxy.host}:{proxy.port}", namespace=namespace, timeout=5)
+    theirs = Cache(server.url, namespace=namespace, timeout=5)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def wait_until_stored(cache: Cache, key: str) -> None:
+    until = time.monotonic() + 5
+    while cache.get(key) is None:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_a_thread_joins_no_load_whose_value_was_sent(
+    caches: tuple[Cache, Cache], proxy: FaultProxy
+) -> None:
+    """Another process may have invalidated it since: the store is asked."""
+    ours, theirs = caches
+    source = ["old"]
+
+    def load() -> str:
+        if source == ["old"]:
+            proxy.delay(HELD)
+        return source[0]
+
+    @ours.cached_many(ttl=60, by="ids", key="many:{ids}")
+    def many(ids: Sequence[int]) -> dict[int, str]:
+        return dict.fromkeys(ids, load())
+
+    def one() -> str:
+        return ours.get_or_load("one", load, 60)
+
+    with ThreadPoolExecutor(1) as pool:
+        for key, call, old, new in (
+            ("one", one, "old", "new"),
+            ("many:7", lambda: many([7]), {7: "old"}, {7: "new"}),
+        ):
+            source[0] = "old"
+            before = pool.submit(call)
+            wait_until_stored(theirs, key)
+            proxy.heal()
+            source[0] = "new"
+            theirs.delete(key)
+            assert call() == new
+            assert not before.done()
+            assert before.result() == old
+
+
+async def test_a_task_joins_no_load_whose_value_was_sent(
+    caches: tuple[Cache, Cache], proxy: FaultProxy
+) -> None:
+    """The same for tasks, one id and many."""
+    ours, theirs = caches
+    source = ["old"]
+
+    async def load() -> str:
+        if source == ["old"]:
+            proxy.delay(HELD)
+        return source[0]
+
+    @ours.cached(ttl=60, key="one:{n}")
+    async def one(n: int) -> str:
+        return await load()
+
+    @ours.cached_many(ttl=60, by="ids", key="many:{ids}")
+    async def many(ids: Sequence[int]) -> dict[int, str]:
+        return dict.fromkeys(ids, await load())
+
+    for key, call, old, new in (
+        ("one:7", lambda: one(7), "old", "new"),
+        ("many:7", lambda: many([7]), {7: "old"}, {7: "new"}),
+    ):
+        source[0] = "old"
+        before = asyncio.create_task(call())
+        await asyncio.to_thread(wait_until_stored, theirs, key)
+        proxy.heal()
+        source[0] = "new"
+        theirs.delete(key)
+        assert await call() == new
+        assert not before.done()
+        assert await before == old
+    await ours.aio.close()
