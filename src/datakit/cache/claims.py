@@ -1,13 +1,12 @@
 """Which keys are being loaded by a batch, so that another batch waits for them alone."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from enum import Enum
 from threading import Lock
 from typing import Any, Final, TypeAlias
 
-from datakit.cache.steps import Loaded
+from datakit.cache.steps import Loaded, Raised
 from datakit.resilience.flight import is_out_of_time
 from datakit.resilience.forks import renew_after_fork
 
@@ -57,28 +56,18 @@ class Claims:
         with self._lock:
             self._claims.pop(key, None)
 
-    @contextmanager
-    def settling(self, mine: Mapping[str, Claim]) -> Generator[dict[str, Loaded[Any]], None, None]:
-        """Give those who wait for `mine` what the block puts into its dict, or raises."""
-        results: dict[str, Loaded[Any]] = {}
-        try:
-            yield results
-        except Exception as exc:
-            error = exc
-            if is_out_of_time(error):
-                self._settle(mine, lambda claim, _: claim.set_result(ABANDONED))
-            else:
-                self._settle(mine, lambda claim, _: claim.set_exception(error))
-            raise
-        except BaseException:
-            self._settle(mine, lambda claim, _: claim.set_result(ABANDONED))
-            raise
-        self._settle(mine, lambda claim, key: claim.set_result(results.get(key)))
-
-    def _settle(self, mine: Mapping[str, Claim], end: Any) -> None:
+    def settle(
+        self, mine: Mapping[str, Claim], outcome: Mapping[str, Loaded[Any]] | Raised
+    ) -> None:
+        """Give those who wait for `mine` what there is now under their keys, or the error."""
         with self._lock:
             for key, claim in mine.items():
                 if self._claims.get(key) is claim:
                     del self._claims[key]
         for key, claim in mine.items():
-            end(claim, key)
+            if not isinstance(outcome, Raised):
+                claim.set_result(outcome.get(key))
+            elif isinstance(outcome.error, Exception) and not is_out_of_time(outcome.error):
+                claim.set_exception(outcome.error)
+            else:
+                claim.set_result(ABANDONED)

@@ -1,5 +1,6 @@
 """What the sync and the async side of one cache share: settings, clock, and every decision."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
@@ -103,6 +104,8 @@ class Core:
         """Entries stored before this wall-clock second are not served: too many doubts at once."""
         self.lost_until = 0.0
         """The monotonic second until which loads are bounded."""
+        self.limit = math.inf
+        """Bytes that the store takes under a key; known once it is open."""
         self.start_anew()
         renew_after_fork(self)
         self.forgetters: list[Callable[[str], None]] = []
@@ -170,19 +173,19 @@ class Core:
             return Entry(now, fresh_until, b"", codec.fingerprint, value)
         return Entry(now, fresh_until, payload, codec.fingerprint)
 
-    def stored(self, key: str, entry: Entry, kept: float, limit: float) -> tuple[str, Any, float]:
+    def stored(self, key: str, entry: Entry, kept: float) -> tuple[str, Any, float]:
         """Return the key, what to store under it, and for how many seconds.
 
         kept: seconds past its time that the entry may still be served.
 
         Raises:
-            CodecError: it is larger than `limit` bytes.
+            CodecError: it is larger than the store takes.
         """
         seconds = entry.fresh_until - entry.stored_at + kept
         raw = None if self.envelope is None else self.envelope.pack(entry, key)
         size = entry.size(key) if raw is None else len(raw)
-        if size > limit:
-            raise CodecError(f"{size} bytes, and the store takes {limit:.0f} at most")
+        if size > self.limit:
+            raise CodecError(f"{size} bytes, and the store takes {self.limit:.0f} at most")
         return key, entry if raw is None else raw, seconds
 
     def payload(self, key: str, codec: Codec[T], value: T) -> bytes | None:
@@ -247,12 +250,12 @@ class Core:
         self._renewals[key] = self.monotonic() + RENEWED_AGAIN
 
     def replacement(
-        self, values: Mapping[str, T], policy: Policy[T], limit: float
+        self, values: Mapping[str, T], policy: Policy[T]
     ) -> list[tuple[list[str], tuple[Any, ...]]]:
         """Return the steps that put `values` in place of what is there, each with its keys.
 
         Raises:
-            CodecError: one has no stored form, or a larger one than `limit` bytes.
+            CodecError: one has no stored form, or a larger one than the store takes.
         """
         items: list[tuple[str, Any, float]] = []
         removed: list[str] = []
@@ -262,7 +265,7 @@ class Core:
                 removed.append(key)
                 continue
             entry = self.entry(value, payload, seconds, policy.codec)
-            items.append(self.stored(key, entry, policy.freshness.kept, limit))
+            items.append(self.stored(key, entry, policy.freshness.kept))
         found: list[tuple[list[str], tuple[Any, ...]]] = []
         if items:
             found.append(([item[0] for item in items], ("set", tuple(items))))

@@ -1,18 +1,19 @@
 """The cache's work for tasks: `fetch`, awaited."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
-from datakit.cache import steps
 from datakit.cache.backends.base import AsyncBackend
 from datakit.cache.backends.opening import Backends
-from datakit.cache.claims import ABANDONED, Claim, Claims
+from datakit.cache.claims import Claim, Claims
 from datakit.cache.core import ENDINGS, NO_ANSWER, Core, Failed, Found
-from datakit.cache.entry import HIT, MISS, SPARE, UNASKED
-from datakit.cache.nesting import loading, waits
+from datakit.cache.entry import HIT
+from datakit.cache.nesting import loading
 from datakit.cache.policy import Policy
-from datakit.cache.steps import Fate, Loaded, Raised, Steps
+from datakit.cache.steps import Loaded, Raised, Steps, clear, write
+from datakit.cache.steps_many import Many, read_many
+from datakit.cache.steps_one import One
 from datakit.resilience import deadlines
 from datakit.resilience.breaker import CircuitBreaker
 from datakit.resilience.deadlines import deadline, over
@@ -40,8 +41,9 @@ class AsyncFetcher:
 
     def open(self) -> AsyncBackend:
         """Return the backend, the driver imported."""
-        self._backend = self._backends.for_tasks()
-        return self._backend
+        self._backend = backend = self._backends.for_tasks()
+        self._core.limit = backend.max_value
+        return backend
 
     async def close(self) -> None:
         """Give up the running loop's loads behind callers' backs, and its connections; the next use
@@ -67,8 +69,8 @@ class AsyncFetcher:
         except Exception as exc:  # noqa: BLE001 - a cache that fails is slower, nothing else
             return self._core.failed(operation, exc)
 
-    async def run(self, todo: Steps[T]) -> T:
-        """Take all the steps and return their result."""
+    async def run(self, todo: Steps[T | Raised]) -> T:
+        """Take all the steps and return their result, or raise what they end with."""
         try:
             step = next(todo)
             while True:
@@ -79,13 +81,35 @@ class AsyncFetcher:
                 else:
                     step = todo.send(answer)
         except StopIteration as stop:
-            return cast("T", stop.value)
+            result = stop.value
+        if isinstance(result, Raised):
+            raise result.error
+        return cast("T", result)
 
     async def _perform(self, name: str, *args: Any) -> Any:
-        if name == "load":
-            return await self._load(*args)
-        if name == "sleep":
-            return await self._core.clock.asleep(deadline.bound(args[0]))
+        match name:
+            case "load":
+                return await self._load(*args)
+            case "fly":
+                return await self._fly(*args)
+            case "call":
+                return await args[0](*args[1:])
+            case "sleep":
+                return await self._core.clock.asleep(deadline.bound(args[0]))
+            case "flies":
+                return args[0] in self._flight
+            case "behind":
+                return self._behind(*args)
+            case "soon":
+                return await self._soon(*args)
+            case "apart":
+                return await self._apart(*args)
+            case "join":
+                return await self._join(*args)
+        return await self._ask_to_the_end(name, *args)
+
+    async def _ask_to_the_end(self, name: str, *args: Any) -> Any:
+        """Ask, and wait for an answer that others wait for even when the caller gives up."""
         if self._breaker is None or (name != "acquire" and name not in ENDINGS):
             return await self.ask(name, *args)
         token = deadlines.current.set(None) if name in ENDINGS else None
@@ -115,10 +139,57 @@ class AsyncFetcher:
         finally:
             loading.reset(token)
 
+    async def _fly(
+        self, key: str, todo: Callable[[], Steps[Loaded[T] | Raised]], wait: float | None
+    ) -> Loaded[T]:
+        async def work() -> Loaded[T]:
+            task: Any = asyncio.current_task()
+            self._loads.add(task)
+            task.add_done_callback(self._loads.discard)
+            return await self.run(todo())
+
+        return await self._flight.run(key, work, wait=wait)
+
+    def _behind(self, todo: Callable[[], Steps[T | Raised]], then: Callable[[], None]) -> bool:
+        self._spawn(todo()).add_done_callback(lambda _: then())
+        return True
+
+    async def _soon(self, key: str, todo: Callable[..., Steps[T | Raised]], seconds: float) -> T:
+        task = self._spawn(todo())
+        await asyncio.wait({task}, timeout=deadline.bound(seconds))
+        if not task.done():
+            raise over(f"loading {key!r}")
+        return task.result()
+
+    async def _apart(self, todo: Steps[T | Raised], key: str) -> T:
+        task = self._spawn(todo)
+        return await _within(deadline.remaining(), asyncio.shield(task), f"loading {key!r}")
+
+    def _spawn(self, todo: Steps[T | Raised]) -> "asyncio.Task[T]":
+        """Take the steps outside the caller's deadline and cancellation."""
+
+        async def outside() -> T:
+            deadlines.current.set(None)
+            return await self.run(todo)
+
+        def end(task: "asyncio.Task[T]") -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()  # read, so that a failure nobody waited for is not logged
+
+        task = asyncio.get_running_loop().create_task(outside())
+        self._tasks.add(task)
+        task.add_done_callback(end)
+        return task
+
+    async def _join(self, claim: Claim, key: str) -> object:
+        what = f"waiting for another to load {key!r}"
+        return await _within(deadline.remaining(), asyncio.wrap_future(claim), what)
+
     async def read(self, key: str, policy: Policy[T]) -> Found[T]:
         """Return what there is under `key`. Never raises for the server."""
         core = self._core
-        if core.suspects.any and key in await self.run(steps.clear(core, (key,))):
+        if core.suspects.any and key in await self.run(clear(core, (key,))):
             return NO_ANSWER
         found = core.judge(key, await self.ask("get", key), policy)
         core.count(key, found.decision)
@@ -135,140 +206,26 @@ class AsyncFetcher:
         self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]], found: Found[T]
     ) -> T:
         """Return the value to serve after a read that was no plain hit."""
-        if self._core.is_loading(key):  # inside this very load: it would wait for itself
-            return await loader()
-        if found.decision is MISS or found.decision is UNASKED:
-            return await self._shared(key, policy, loader, asked=found.decision is MISS)
-        if found.decision is SPARE:
-            return await self._soft(key, policy, loader, found)
-        return self._renewed(key, policy, loader, found)
-
-    async def _shared(
-        self,
-        key: str,
-        policy: Policy[T],
-        loader: Callable[[], Awaitable[T]],
-        *,
-        asked: bool = True,
-        newer_than: float | None = None,
-    ) -> T:
-        """Return what one of the callers of `key` finds or loads."""
-        mine: list[T] = []
-
-        async def work() -> Loaded[T]:
-            task: Any = asyncio.current_task()
-            self._loads.add(task)
-            task.add_done_callback(self._loads.discard)
-            limit = (self._backend or self.open()).max_value
-            todo = steps.settle(
-                self._core, key, policy, loader, asked=asked, newer_than=newer_than, limit=limit
-            )
-            loaded = await self.run(todo)
-            if isinstance(loaded, Raised):
-                raise loaded.error
-            mine.append(loaded.value)
-            return loaded
-
-        with waits.waiting((id(self._core), key)) as may_wait:
-            if not may_wait:
-                return await loader()
-            shared = await self._flight.run(key, work)
-            if not mine and shared.fate is Fate.OUTRUN:  # by what may have been before our call
-                shared = await self._flight.run(key, work)
-        if mine:
-            return mine[0]
-        if shared.payload is None:  # it cannot be copied, and is another caller's
-            bounded = self._core.is_bounded(asked=asked)
-            return await self._load(loader, (key,), policy.load_timeout, bounded)
-        return policy.codec.copy(shared.value, shared.payload)
-
-    async def _soft(
-        self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]], found: Found[T]
-    ) -> T:
-        """Load, and serve what is there when that takes longer than the soft timeout."""
-        soft = policy.soft_load_timeout
-        if soft is None:
-            return await self._shared(key, policy, loader)
-        task = self._spawn(self._shared(key, policy, loader))
-        await asyncio.wait({task}, timeout=deadline.bound(soft))
-        if task.done():
-            return task.result()
-        if deadline.remaining() == 0:
-            raise over(f"loading {key!r}")
-        self._core.served_stale(key)
-        return cast("T", found.value)
-
-    def _renewed(
-        self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]], found: Found[T]
-    ) -> T:
-        """Serve what is there, and have it loaded anew unless somebody does that already."""
-        assert found.entry is not None
-        if key not in self._flight and self._core.begin_renewal(key):
-            newer_than = found.entry.stored_at
-            task = self._spawn(self._shared(key, policy, loader, newer_than=newer_than))
-            task.add_done_callback(lambda _: self._core.end_renewal(key))
-        return cast("T", found.value)
-
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Let `work` go on outside the caller's deadline and cancellation."""
-
-        async def outside() -> T:
-            deadlines.current.set(None)
-            return await work
-
-        def end(task: "asyncio.Task[T]") -> None:
-            self._tasks.discard(task)
-            if not task.cancelled():
-                task.exception()  # read, so that a failure nobody waited for is not logged
-
-        task = asyncio.get_running_loop().create_task(outside())
-        self._tasks.add(task)
-        task.add_done_callback(end)
-        return task
+        return await self.run(One(self._core, key, policy, loader).follow(found))
 
     async def renew(self, key: str, policy: Policy[T], loader: Callable[[], Awaitable[T]]) -> T:
         """Return what `loader()` gives now, stored in place of what is there."""
-        limit = (self._backend or self.open()).max_value
-        loaded = await self.run(steps.renew(self._core, key, policy, loader, limit=limit))
-        if isinstance(loaded, Raised):
-            raise loaded.error
-        return loaded.value
+        return await self.run(One(self._core, key, policy, loader).renew())
 
     async def store(self, operation: str, values: dict[str, T], policy: Policy[T]) -> None:
-        """Store values by their keys, in place of what is there.
-
-        Raises:
-            CodecError: one has no stored form.
-            CacheUnavailableError: the server did not take them; the keys are in doubt now.
-        """
-        limit = (self._backend or self.open()).max_value
-        for keys, step in self._core.replacement(values, policy, limit):
-            await self.run(steps.write(self._core, operation, keys, step, policy.doubtful))
+        """Store values by their keys, in place of what is there; see `Fetcher.store`."""
+        if self._backend is None:
+            self.open()
+        for keys, step in self._core.replacement(values, policy):
+            await self.run(write(self._core, operation, keys, step, policy.doubtful))
 
     async def remove(self, operation: str, keys: Sequence[str], doubtful: float) -> None:
-        """Remove what is stored under `keys`; loads under way will not be stored.
-
-        doubtful: seconds after which an older value has certainly expired.
-
-        Raises:
-            CacheUnavailableError: the server did not take it; the keys are in doubt now.
-        """
-        await self.run(steps.write(self._core, operation, keys, ("delete", tuple(keys)), doubtful))
+        """Remove what is stored under `keys`; see `Fetcher.remove`."""
+        await self.run(write(self._core, operation, keys, ("delete", tuple(keys)), doubtful))
 
     async def read_many(self, keys: Sequence[str], policy: Policy[T]) -> dict[str, Found[T]]:
         """Return what there is under each key, in one round trip."""
-        core = self._core
-        doubted = await self.run(steps.clear(core, keys)) if core.suspects.any else ()
-        answers = await self.ask("get_many", keys) if keys else []
-        if isinstance(answers, Failed):
-            return dict.fromkeys(keys, NO_ANSWER)
-        found = {
-            key: NO_ANSWER if key in doubted else core.judge(key, stored, policy)
-            for key, stored in zip(keys, answers, strict=True)
-        }
-        for key, one in found.items():
-            core.count(key, one.decision)
-        return found
+        return await self.run(read_many(self._core, keys, policy))
 
     async def fetch_many(
         self,
@@ -277,56 +234,7 @@ class AsyncFetcher:
         loader: Callable[[Sequence[str]], Awaitable[dict[str, T]]],
     ) -> dict[str, T]:
         """Return the values of `keys`, those that are not there loaded in one run."""
-        found = await self.read_many(keys, policy)
-        values = {k: cast("T", one.value) for k, one in found.items() if one.decision is HIT}
-        missing = [key for key in keys if key not in values]
-        asked = not any(found[key].decision is UNASKED for key in missing)
-        if any(map(self._core.is_loading, missing)):  # inside this very load
-            return values | await loader(missing)
-        is_first = True
-        while missing:
-            mine, others = self._claims.claim(missing)
-            if mine:  # in a task: other batches may wait for it when we are cancelled
-                task = self._spawn(self._settle_claims(mine, policy, loader, asked))
-                results = await _within(
-                    deadline.remaining(), asyncio.shield(task), f"loading {missing[0]!r}"
-                )
-                values |= {key: loaded.value for key, loaded in results.items()}
-            missing = []
-            for key, claim in others.items():
-                with waits.waiting((id(self._core), key)) as may_wait:
-                    if not may_wait:
-                        values |= await loader([key])
-                        continue
-                    waited = f"waiting for another to load {key!r}"
-                    loaded = await _within(deadline.remaining(), asyncio.wrap_future(claim), waited)
-                if loaded is ABANDONED or (loaded and loaded.fate is Fate.OUTRUN and is_first):
-                    missing.append(key)
-                elif loaded is not None:
-                    if loaded.payload is None:  # it cannot be copied, and is another batch's
-                        values |= await loader([key])
-                    else:
-                        values[key] = policy.codec.copy(loaded.value, loaded.payload)
-            is_first = False
-        return values
-
-    async def _settle_claims(
-        self,
-        mine: dict[str, Claim],
-        policy: Policy[T],
-        loader: Callable[[Sequence[str]], Awaitable[dict[str, T]]],
-        asked: bool,
-    ) -> dict[str, Loaded[T]]:
-        limit = (self._backend or self.open()).max_value
-        with self._claims.settling(mine) as results:
-            todo = steps.settle_many(
-                self._core, list(mine), policy, loader, asked=asked, limit=limit
-            )
-            loaded = await self.run(todo)
-            if isinstance(loaded, Raised):
-                raise loaded.error
-            results |= loaded
-        return results
+        return await self.run(Many(self._core, self._claims, policy, loader).fetch(keys))
 
 
 async def _within(seconds: float | None, work: Awaitable[T], what: str) -> T:

@@ -1,20 +1,33 @@
-"""What is done about a key, step by step, without doing any of it.
+"""What is done about keys, step by step, without doing any of it; what one key (`steps_one`) and
+many (`steps_many`) have in common.
 
-Each function is a generator: it yields a step and is sent the store's answer, or `Failed`. A step
-is the name and the arguments of a method of `Backend`, or `("sleep", seconds)`, or `("load",
-loader, keys, timeout, bounded)`. One shell takes the steps with threads, one with tasks.
+Each function is a generator: it yields steps and is sent what they give. A step is the name and the
+arguments of a method of `Backend`, answered also by `Failed`, or one of those that a shell knows;
+`fetch` takes the steps with threads, `fetch_async` with tasks:
+
+- `("sleep", seconds)`
+- `("call", loader, *args)`: as it is.
+- `("load", loader, keys, timeout, bounded)`: as the load of these keys.
+- `("fly", key, todo, wait)`: run the steps of `todo()`, or wait for who does that for `key`, for
+  `wait` seconds at most.
+- `("flies", key)`: whether a caller of `key` would wait for another's steps.
+- `("behind", todo, then)`: have the steps of `todo()` run behind the caller's back, then call
+  `then()`. Gives whether that is possible.
+- `("soon", key, todo, seconds)`: what the steps of `todo()` give, or TimeoutError after `seconds`;
+  as `todo(wait=seconds)` where they run in the caller's thread.
+- `("apart", todo, key)`: what the steps `todo` give, which go on when the caller gives up.
+- `("join", claim, key)`: what another batch gives.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from datakit import events
-from datakit._clock import uniform
 from datakit.cache.backends.base import Fill, Lease
-from datakit.cache.core import NOTHING, Core, Failed, Found, describe
-from datakit.cache.entry import AHEAD, HIT, SPARE, STALE
+from datakit.cache.core import Core, Failed, Found
+from datakit.cache.entry import AHEAD, HIT, STALE
 from datakit.cache.policy import Policy
 from datakit.errors import CodecError
 
@@ -51,50 +64,10 @@ class Loaded(Generic[T]):
 
 @dataclass(slots=True)
 class Raised:
-    """What a load raised; handed on as a value, so that a StopIteration stays one."""
+    """What steps end with in place of raising what a load raised, so that a StopIteration stays
+    one. Whoever runs them raises it."""
 
     error: BaseException
-
-
-def settle(
-    core: Core,
-    key: str,
-    policy: Policy[T],
-    loader: Callable[[], Any],
-    *,
-    asked: bool,
-    newer_than: float | None = None,
-    limit: float,
-) -> Steps[Loaded[T] | Raised]:
-    """Return the value of `key`: loaded by us, or by whoever else had the right to.
-
-    asked: whether the store answered when it was read. newer_than: the wall-clock second of the
-    value to be replaced early; then others' loads are not waited for. limit: `max_value`.
-    """
-    lease: Lease | None = None
-    found: Found[T] = NOTHING
-    if asked:
-        wait_until = core.monotonic() + core.patience(policy.lease)
-        pause = FIRST_PAUSE
-        while True:
-            grants = yield "acquire", (key,), policy.lease, core.seizes(wait_until)
-            if isinstance(grants, Failed):
-                asked = False
-                break
-            stored, lease = grants[0]
-            found = core.judge(key, stored, policy, again=True)
-            if is_settled(found, newer_than, leased=lease is not None):
-                if lease is not None:
-                    yield "release", ((key, lease),)
-                return _as_loaded(found)
-            if lease is not None or core.monotonic() >= wait_until:
-                break
-            yield "sleep", pause * uniform(0.5, 1.0)
-            pause = min(pause * 2, LONGEST_PAUSE)
-        if lease is None and found.decision is SPARE and asked:
-            core.served_stale(key)
-            return _as_loaded(found)
-    return (yield from _load(core, key, policy, loader, lease, found, asked, limit))
 
 
 def is_settled(found: Found[T], newer_than: float | None, *, leased: bool) -> bool:
@@ -106,50 +79,16 @@ def is_settled(found: Found[T], newer_than: float | None, *, leased: bool) -> bo
     return found.decision in (HIT, AHEAD) or (found.decision is STALE and not leased)
 
 
-def _as_loaded(found: Found[Any]) -> Loaded[Any]:
+def as_loaded(found: Found[Any]) -> Loaded[Any]:
+    """Return what was found in place of a load."""
     assert found.entry is not None
     return Loaded(found.value, found.entry.payload)
-
-
-def _load(
-    core: Core,
-    key: str,
-    policy: Policy[T],
-    loader: Callable[[], Any],
-    lease: Lease | None,
-    found: Found[T],
-    asked: bool,
-    limit: float,
-) -> Steps[Loaded[T] | Raised]:
-    began = core.monotonic()
-    core.stats.loads += 1
-    try:
-        value = yield "load", loader, (key,), policy.load_timeout, core.is_bounded(asked=asked)
-        policy.took(core.monotonic() - began)
-        payload = core.payload(key, policy.codec, value)
-        seconds = 0.0 if payload is None else policy.seconds_for(value)
-    except GeneratorExit:
-        raise
-    except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
-        core.stats.load_errors += 1
-        if lease is not None:
-            yield "release", ((key, lease),)
-        if found.entry is None or not isinstance(exc, Exception):
-            return Raised(exc)
-        events.emit(events.CacheLoadFailed, key, describe(exc))
-        if found.decision not in (HIT, AHEAD):
-            core.served_stale(key)
-        return _as_loaded(found)
-    if lease is None:
-        return Loaded(value, payload, Fate.LOST)
-    fates = yield from _fill(core, {key: (value, payload, seconds, lease)}, policy, limit)
-    return Loaded(value, payload, fates[key])
 
 
 Filling: TypeAlias = dict[str, tuple[Any, bytes | None, float, Lease]]
 
 
-def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Steps[dict[str, Fate]]:
+def fill(core: Core, loaded: Filling, policy: Policy[Any]) -> Steps[dict[str, Fate]]:
     """Store what was loaded, where that is possible and allowed, and give all leases back; return
     what became of it."""
     fills: list[Fill[Any]] = []
@@ -159,7 +98,7 @@ def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Ste
         if payload is not None and seconds > 0 and not core.suspects.find(key, core.monotonic()):
             entry = core.entry(value, payload, seconds, policy.codec)
             try:
-                stored = core.stored(key, entry, policy.freshness.kept, limit)
+                stored = core.stored(key, entry, policy.freshness.kept)
             except CodecError as exc:
                 core.rejected(key, str(exc))
         if stored is None:
@@ -169,43 +108,19 @@ def _fill(core: Core, loaded: Filling, policy: Policy[Any], limit: float) -> Ste
     if unfit:
         yield "release", tuple(unfit.items())
     if core.envelope is not None:  # from here on another process may invalidate what is stored
-        core.forget(fill.key for fill in fills)
+        core.forget(one.key for one in fills)
     fates = dict.fromkeys(loaded, Fate.UNFIT)
     kept = (yield "fill", tuple(fills)) if fills else []
     if isinstance(kept, Failed):
         core.stats.lost_writes += len(fills)
-        return fates | {fill.key: Fate.LOST for fill in fills}
+        return fates | {one.key: Fate.LOST for one in fills}
     core.stats.stores += sum(kept)
     core.stats.outrun += len(kept) - sum(kept)
-    for fill, was_kept in zip(fills, kept, strict=True):
-        fates[fill.key] = Fate.KEPT if was_kept else Fate.OUTRUN
+    for one, was_kept in zip(fills, kept, strict=True):
+        fates[one.key] = Fate.KEPT if was_kept else Fate.OUTRUN
         if was_kept:
-            events.emit(events.CacheStored, fill.key, fill.seconds)
+            events.emit(events.CacheStored, one.key, one.seconds)
     return fates
-
-
-def renew(
-    core: Core, key: str, policy: Policy[T], loader: Callable[[], Any], *, limit: float
-) -> Steps[Loaded[T] | Raised]:
-    """Return what `loader` gives now, stored in place of what is there.
-
-    The lease is taken from whoever has it: what they began to load before us is not stored.
-    """
-    if core.suspects.any:
-        yield from clear(core, (key,))
-    grants = yield "acquire", (key,), policy.lease, True
-    asked = not isinstance(grants, Failed)
-    lease = grants[0].lease if asked else None
-    core.forget((key,))
-    loaded = yield from _load(core, key, policy, loader, lease, NOTHING, asked, limit)
-    if isinstance(loaded, Raised):
-        return loaded
-    core.forget((key,))
-    if loaded.fate is Fate.LOST:
-        core.doubt((key,), policy.doubtful)  # an older value may lie there still
-    elif loaded.fate is Fate.UNFIT:
-        yield from write(core, "refresh", (key,), ("delete", (key,)), policy.doubtful, quiet=True)
-    return loaded
 
 
 def write(
@@ -257,108 +172,3 @@ def clear(core: Core, keys: Sequence[str]) -> Steps[frozenset[str]]:
     for key, suspect in due.items():
         core.suspects.settle(key, suspect)
     return frozenset()
-
-
-def settle_many(
-    core: Core,
-    keys: Sequence[str],
-    policy: Policy[T],
-    loader: Callable[[Sequence[str]], Any],
-    *,
-    asked: bool,
-    limit: float,
-) -> Steps[dict[str, Loaded[T]] | Raised]:
-    """Return the values of `keys` as far as there are any, loaded in one run where they can be.
-
-    loader: gets keys, gives their values by key. What others load is waited for after our load.
-    """
-    results: dict[str, Loaded[T]] = {}
-    pending = list(keys)
-    wait_until = core.monotonic() + core.patience(policy.lease)
-    pause = FIRST_PAUSE
-    while pending:
-        grants: Any = Failed(OSError())
-        if asked:
-            grants = yield "acquire", tuple(pending), policy.lease, core.seizes(wait_until)
-        held: dict[str, Lease] = {}
-        spares: dict[str, Loaded[T]] = {}
-        asked = not isinstance(grants, Failed)
-        if not isinstance(grants, Failed):
-            needless = _sort_out(core, pending, grants, policy, results, held, spares)
-            if needless:
-                yield "release", needless
-        is_late = not asked or core.monotonic() >= wait_until
-        wanted = [key for key in pending if key in held or (is_late and key not in results)]
-        if wanted:
-            loaded = yield from _load_many(core, wanted, policy, loader, held, asked, limit)
-            if isinstance(loaded, Raised):
-                if not isinstance(loaded.error, Exception) or not spares.keys() >= set(wanted):
-                    return loaded
-                for key in wanted:
-                    core.served_stale(key)
-                loaded = {key: spares[key] for key in wanted}
-            results |= loaded
-        pending = [key for key in pending if key not in results and key not in wanted]
-        if pending and not wanted:
-            yield "sleep", pause * uniform(0.5, 1.0)
-            pause = min(pause * 2, LONGEST_PAUSE)
-    return results
-
-
-def _sort_out(
-    core: Core,
-    keys: Sequence[str],
-    grants: Sequence[Any],
-    policy: Policy[T],
-    results: dict[str, Loaded[T]],
-    held: dict[str, Lease],
-    spares: dict[str, Loaded[T]],
-) -> tuple[tuple[str, Lease], ...]:
-    """Put each key where it belongs; return the leases that nobody needs."""
-    needless: list[tuple[str, Lease]] = []
-    for key, (stored, lease) in zip(keys, grants, strict=True):
-        found = core.judge(key, stored, policy, again=True)
-        if is_settled(found, None, leased=lease is not None):
-            results[key] = _as_loaded(found)
-            if lease is not None:
-                needless.append((key, lease))
-        elif lease is not None:
-            held[key] = lease
-        if found.entry is not None:
-            spares[key] = _as_loaded(found)
-    return tuple(needless)
-
-
-def _load_many(
-    core: Core,
-    keys: Sequence[str],
-    policy: Policy[T],
-    loader: Callable[[Sequence[str]], Any],
-    held: dict[str, Lease],
-    asked: bool,
-    limit: float,
-) -> Steps[dict[str, Loaded[T]] | Raised]:
-    began = core.monotonic()
-    core.stats.loads += 1
-    filling: Filling = {}
-    try:
-        bounded = core.is_bounded(asked=asked)
-        values = yield "load", lambda: loader(keys), keys, policy.load_timeout, bounded
-        policy.took(core.monotonic() - began)
-        loaded = {k: Loaded(v, core.payload(k, policy.codec, v)) for k, v in values.items()}
-        for key, lease in held.items():
-            got = loaded.get(key)
-            seconds = 0.0 if got is None else policy.seconds_for(got.value)
-            value, payload = (None, None) if got is None else (got.value, got.payload)
-            filling[key] = (value, payload, seconds, lease)
-    except GeneratorExit:
-        raise
-    except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
-        core.stats.load_errors += 1
-        if held:
-            yield "release", tuple(held.items())
-        return Raised(exc)
-    for key, fate in (yield from _fill(core, filling, policy, limit)).items():
-        if key in loaded:
-            loaded[key].fate = fate
-    return loaded

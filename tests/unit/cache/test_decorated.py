@@ -263,3 +263,13 @@ def test_stop_iteration_of_a_function_stays_one() -> None:
 
     with pytest.raises(StopIteration):
         first(1)
+    with pytest.raises(StopIteration):
+        first.refresh(1)
+
+    @cache.cached_many(ttl=60, by="ids")
+    def firsts(ids: Sequence[int]) -> dict[int, int]:
+        return next(iter(()))
+
+    with pytest.raises(StopIteration) as raised:
+        firsts([1])
+    assert raised.value.__context__ is None

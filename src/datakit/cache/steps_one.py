@@ -1,0 +1,184 @@
+"""What is done about one key, step by step; see `steps`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+from datakit import events
+from datakit._clock import uniform
+from datakit.cache import steps
+from datakit.cache.backends.base import Lease
+from datakit.cache.core import NOTHING, Core, Failed, Found, describe
+from datakit.cache.entry import AHEAD, HIT, MISS, SPARE, UNASKED
+from datakit.cache.nesting import waits
+from datakit.cache.policy import Policy
+from datakit.cache.steps import Fate, Loaded, Raised, Steps
+from datakit.resilience.deadlines import deadline
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class One(Generic[T]):
+    """What a caller wants of a key. loader: gives the value."""
+
+    core: Core
+    key: str
+    policy: Policy[T]
+    loader: Callable[[], Any]
+
+    def follow(self, found: Found[T]) -> Steps[T | Raised]:
+        """Return the value to serve after a read that was no plain hit."""
+        is_inside = self.core.is_loading(self.key)  # then `_share` waits for nobody
+        if is_inside or found.decision is MISS or found.decision is UNASKED:
+            return (yield from self._share(asked=found.decision is MISS))
+        if found.decision is SPARE:
+            return (yield from self._soft(found))
+        return (yield from self._renewed(found))
+
+    def _soft(self, found: Found[T]) -> Steps[T | Raised]:
+        """Load, and serve what is there when that takes longer than the soft timeout."""
+        if self.policy.soft_load_timeout is None:
+            return (yield from self._share())
+        try:
+            value = yield "soon", self.key, self._share, self.policy.soft_load_timeout
+        except Exception as exc:  # noqa: BLE001 - whatever a loader raises
+            if not isinstance(exc, TimeoutError) or deadline.remaining() == 0:
+                return Raised(exc)
+            self.core.served_stale(self.key)
+            return cast("T", found.value)
+        return cast("T", value)
+
+    def _renewed(self, found: Found[T]) -> Steps[T | Raised]:
+        """Serve what is there, and have it loaded anew unless somebody does that already."""
+        assert found.entry is not None
+        if (yield "flies", self.key) or not self.core.begin_renewal(self.key):
+            return cast("T", found.value)
+        todo = partial(self._share, newer_than=found.entry.stored_at)
+        end = partial(self.core.end_renewal, self.key)
+        if (yield "behind", todo, end):
+            return cast("T", found.value)
+        try:
+            return (yield from todo())
+        finally:
+            end()
+
+    def _share(
+        self, *, asked: bool = True, newer_than: float | None = None, wait: float | None = None
+    ) -> Steps[T | Raised]:
+        """Return what one of the callers of the key finds or loads; see `_settle`.
+
+        wait: seconds to wait for another caller; None for as long as it takes.
+        """
+        policy = self.policy
+        mine: list[T] = []
+        todo = partial(self._settle_mine, mine, asked, newer_than)
+        try:
+            with waits.waiting((id(self.core), self.key)) as may_wait:
+                if not may_wait:
+                    return cast("T", (yield "call", self.loader))
+                shared = yield "fly", self.key, todo, wait
+                if not mine and shared.fate is Fate.OUTRUN:  # by what may precede our call
+                    shared = yield "fly", self.key, todo, wait
+            if mine:
+                return mine[0]
+            if shared.payload is None:  # it cannot be copied, and is another caller's
+                return cast("T", (yield self._loading(asked)))
+        except Exception as exc:  # noqa: BLE001 - whatever a loader raises
+            return Raised(exc)
+        return policy.codec.copy(shared.value, shared.payload)
+
+    def _settle_mine(
+        self, mine: list[T], asked: bool, newer_than: float | None
+    ) -> Steps[Loaded[T] | Raised]:
+        """Settle; put the value into `mine` too, which others that get it do not."""
+        loaded = yield from self._settle(asked, newer_than)
+        if isinstance(loaded, Loaded):
+            mine.append(loaded.value)
+        return loaded
+
+    def _loading(self, asked: bool) -> tuple[Any, ...]:
+        bounded = self.core.is_bounded(asked=asked)
+        return "load", self.loader, (self.key,), self.policy.load_timeout, bounded
+
+    def _settle(self, asked: bool, newer_than: float | None) -> Steps[Loaded[T] | Raised]:
+        """Return the value of the key: loaded by us, or by whoever else had the right to.
+
+        asked: whether the store answered when it was read. newer_than: the wall-clock second of
+        the value to be replaced early; then others' loads are not waited for.
+        """
+        core, policy = self.core, self.policy
+        lease: Lease | None = None
+        found: Found[T] = NOTHING
+        if asked:
+            wait_until = core.monotonic() + core.patience(policy.lease)
+            pause = steps.FIRST_PAUSE
+            while True:
+                grants = yield "acquire", (self.key,), policy.lease, core.seizes(wait_until)
+                if isinstance(grants, Failed):
+                    asked = False
+                    break
+                stored, lease = grants[0]
+                found = core.judge(self.key, stored, policy, again=True)
+                if steps.is_settled(found, newer_than, leased=lease is not None):
+                    if lease is not None:
+                        yield "release", ((self.key, lease),)
+                    return steps.as_loaded(found)
+                if lease is not None or core.monotonic() >= wait_until:
+                    break
+                yield "sleep", pause * uniform(0.5, 1.0)
+                pause = min(pause * 2, steps.LONGEST_PAUSE)
+            if lease is None and found.decision is SPARE and asked:
+                core.served_stale(self.key)
+                return steps.as_loaded(found)
+        return (yield from self._load(lease, found, asked))
+
+    def _load(self, lease: Lease | None, found: Found[T], asked: bool) -> Steps[Loaded[T] | Raised]:
+        core, key, policy = self.core, self.key, self.policy
+        began = core.monotonic()
+        core.stats.loads += 1
+        try:
+            value = yield self._loading(asked)
+            policy.took(core.monotonic() - began)
+            payload = core.payload(key, policy.codec, value)
+            seconds = 0.0 if payload is None else policy.seconds_for(value)
+        except GeneratorExit:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
+            core.stats.load_errors += 1
+            if lease is not None:
+                yield "release", ((key, lease),)
+            if found.entry is None or not isinstance(exc, Exception):
+                return Raised(exc)
+            events.emit(events.CacheLoadFailed, key, describe(exc))
+            if found.decision not in (HIT, AHEAD):
+                core.served_stale(key)
+            return steps.as_loaded(found)
+        if lease is None:
+            return Loaded(value, payload, Fate.LOST)
+        fates = yield from steps.fill(core, {key: (value, payload, seconds, lease)}, policy)
+        return Loaded(value, payload, fates[key])
+
+    def renew(self) -> Steps[T | Raised]:
+        """Return what the loader gives now, stored in place of what is there.
+
+        The lease is taken from whoever has it: what they began to load before us is not stored.
+        """
+        core, keys, policy = self.core, (self.key,), self.policy
+        if core.suspects.any:
+            yield from steps.clear(core, keys)
+        grants = yield "acquire", keys, policy.lease, True
+        asked = not isinstance(grants, Failed)
+        lease = grants[0].lease if asked else None
+        core.forget(keys)
+        loaded = yield from self._load(lease, NOTHING, asked)
+        if isinstance(loaded, Raised):
+            return loaded
+        core.forget(keys)
+        if loaded.fate is Fate.LOST:
+            core.doubt(keys, policy.doubtful)  # an older value may lie there still
+        elif loaded.fate is Fate.UNFIT:
+            removal = ("delete", keys)
+            yield from steps.write(core, "refresh", keys, removal, policy.doubtful, quiet=True)
+        return loaded.value
