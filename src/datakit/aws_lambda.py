@@ -7,7 +7,8 @@
         with engine.begin() as conn:
             ...
 
-Nothing here starts a thread, since Lambda freezes them.
+Nothing here starts a thread, since Lambda freezes them. The garbage collector rests while this
+module and the driver are imported: import it before SQLAlchemy, as sorted imports do.
 """
 
 from collections.abc import Callable, Coroutine, Iterable
@@ -18,13 +19,16 @@ from inspect import isasyncgenfunction, iscoroutine, isgeneratorfunction
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
-from sqlalchemy import URL, Engine
+from datakit._collector import collector_paused
 
-from datakit.auth.masked import Masked
-from datakit.db.engine import create_async_engine, create_engine
-from datakit.errors import ConfigError
-from datakit.resilience import checks, forks
-from datakit.resilience.deadlines import deadline
+with collector_paused():
+    from sqlalchemy import URL, Engine
+
+    from datakit.auth.masked import Masked
+    from datakit.db.engine import create_async_engine, create_engine
+    from datakit.errors import ConfigError
+    from datakit.resilience import checks, forks
+    from datakit.resilience.deadlines import deadline
 
 if TYPE_CHECKING:
     import asyncio
@@ -183,7 +187,8 @@ class _Engines:
             for known, engine in self._kept:
                 if known == asked:
                     return engine
-            made: Engine | AsyncEngine = create(url, **{"endpoint": "lambda", **options})
+            with collector_paused():  # it imports the driver
+                made: Engine | AsyncEngine = create(url, **{"endpoint": "lambda", **options})
             self._kept.append((asked, made))
             self._set_hooks()
             return made
