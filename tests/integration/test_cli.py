@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from datakit.db.checkout import GRACE
+from datakit.dns.departures import GRACE
 
 DATAKIT = [sys.executable, "-m", "datakit.cli"]
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, Unpack
 
 from datakit._clock import SYSTEM_CLOCK, WaitingClock
 from datakit.auth.password import PasswordAuth
@@ -26,6 +26,9 @@ from datakit.errors import ConfigError
 from datakit.resilience.breaker import CircuitBreaker, counts_against
 from datakit.resilience.bulkhead import Bulkhead
 
+if TYPE_CHECKING:
+    from datakit.dns import AsyncResolver, Resolver
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -48,8 +51,10 @@ class Cache:
         from which on values are compressed, None for never. memory:// does neither.
     auth: `ElastiCacheIam(...)`, `SecretAuth(...)` or a function that returns the password, asked
         with each connection; None for the URL's.
-    timeout: seconds of one operation; a nearer `deadline` shortens it. connect_timeout: seconds
-        to connect. (0.25 and 1.0: ElastiCache's guidance to fail fast and load.)
+    resolver: finds the server, with these settings for threads and tasks alike; None for one that
+        asks the servers of resolv.conf. memory:// needs none.
+    timeout: seconds of one operation; a nearer `deadline` shortens it. connect_timeout: seconds to
+        find the server and connect. (0.25 and 1.0: ElastiCache's guidance to fail fast and load.)
     breaker: None for one that opens for 0.5 s, doubling to 2 s: hits are back within 5 s.
     max_loads: loads that run at once while the cache cannot be asked, and for 30 s after. (25:
         resilience4j's bulkhead.)
@@ -73,7 +78,7 @@ class Cache:
         encrypt: Mapping[str, bytes] | None = None,
         compress_over: int | None = 16_384,
         auth: PasswordAuth | Callable[[], Any] | None = None,
-        resolver: object = None,
+        resolver: "Resolver | AsyncResolver | None" = None,
         timeout: float = 0.25,
         connect_timeout: float = 1.0,
         breaker: CircuitBreaker | None = None,
@@ -84,7 +89,9 @@ class Cache:
         on_invalidate_error: Literal["raise", "queue"] = "raise",
         clock: WaitingClock = SYSTEM_CLOCK,
     ) -> None:
-        _refuse_planned(l1=l1, resolver=resolver)
+        if l1 is not None:
+            raise ConfigError("Cache(l1=...): not available yet")
+        _check_resolver(resolver)
         _check(namespace, timeout, connect_timeout, on_invalidate_error)
         counts = {"max_loads": max_loads, "max_items": max_items}
         if max_bytes is not None:
@@ -106,6 +113,7 @@ class Cache:
             self._target,
             timeout=timeout,
             connect_timeout=connect_timeout,
+            resolver=resolver,
             limit=max_bytes or max_items,
             by_bytes=max_bytes is not None,
             clock=clock,
@@ -250,10 +258,13 @@ def _envelope(
     return Bare()
 
 
-def _refuse_planned(**options: object) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise ConfigError(f"Cache({name}=...): not available yet")
+def _check_resolver(given: object) -> None:
+    if given is None:
+        return
+    from datakit.dns import AsyncResolver, Resolver
+
+    if not isinstance(given, Resolver | AsyncResolver):
+        raise ConfigError(f"Cache(resolver={given!r}): give a datakit Resolver or AsyncResolver")
 
 
 def _check(namespace: str, timeout: float, connect_timeout: float, on_error: str) -> None:

@@ -35,6 +35,7 @@ from datakit.errors import (
     CircuitOpenError,
     CodecError,
     DeadlineExceededError,
+    DnsError,
 )
 from datakit.resilience.bulkhead import Bulkhead
 from datakit.resilience.forks import renew_after_fork
@@ -301,7 +302,7 @@ class Core:
 def describe(exc: Exception) -> str:
     """Return what failed, without any text that may hold a credential or a value."""
     kind = type(exc).__name__
-    if isinstance(exc, OSError | RefusedError | CircuitOpenError) or kind in _HARMLESS:
+    if isinstance(exc, OSError | RefusedError | CircuitOpenError | DnsError) or kind in _HARMLESS:
         return f"{kind}: {exc}"
     return kind
 

@@ -3,15 +3,10 @@
 from enum import Enum
 from typing import Final
 
-from datakit._bounded import BoundedDict
 from datakit.db.target import Candidate
 
 LOOK_EVERY: Final = 0.1
 """Seconds for which a connection that was looked at is handed out without a look."""
-
-GRACE: Final = 5.0
-"""Seconds for which a connection is kept whose address is none of its name's any more: during a
-failover a record flips between old and new. Source: RDS endpoints have a TTL of 5 s."""
 
 PEER: Final = "datakit_peer"
 """Where SQLAlchemy's record of a connection keeps its `Peer`."""
@@ -87,24 +82,3 @@ class Peer:
         was_frozen = idle_by_wall - idle > FROZEN
         is_idle = probe_after is not None and max(idle, idle_by_wall) >= probe_after
         return Look.PROBE if self.is_doubted or was_frozen or is_idle else Look.USE
-
-
-class Departures:
-    """The addresses that are none of the name's any more, and since when (monotonic seconds)."""
-
-    def __init__(self) -> None:
-        self._since: BoundedDict[str, float] = BoundedDict(MAX_ADDRESSES)
-
-    def look(self, ip: str, now: float, *, is_current: bool) -> Look:
-        """Return whether a connection to `ip` may be used, by whether the name leads there now."""
-        if is_current:
-            self._since.pop(ip, None)
-            return Look.USE
-        since = self._since.get(ip)
-        if since is None:
-            since = self._since[ip] = now
-        return Look.DISCARD if now - since >= GRACE else Look.USE
-
-    def forget(self, ip: str) -> None:
-        """Take `ip` for one of the name's: a connection was just made to it."""
-        self._since.pop(ip, None)

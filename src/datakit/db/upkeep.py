@@ -17,12 +17,13 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from datakit import events
 from datakit._clock import Clock
 from datakit.db.begin import is_read_only
-from datakit.db.checkout import PEER, Departures, Look, Peer
+from datakit.db.checkout import PEER, Look, Peer
 from datakit.db.classification import OWN_FAULT, classify
 from datakit.db.drivers.watch import SILENT
 from datakit.db.finding import Finder
 from datakit.db.pool import LookingPool
 from datakit.db.target import Candidate, Target
+from datakit.dns.departures import Departures
 from datakit.errors import DatakitError, DeadlineExceededError
 from datakit.resilience import Verdict, deadline
 from datakit.resilience.forks import renew_after_fork
@@ -139,8 +140,7 @@ class Upkeep:
             raise DisconnectionError(f"the connection to {ip} {reason}")
         if look is Look.PROBE and entry.dbapi_connection is not None:
             self._probe(entry.dbapi_connection, peer)
-        is_current = self._is_current(host, ip)
-        if self._departures.look(ip, now, is_current=is_current) is Look.DISCARD:
+        if self._departures.has_left(ip, now, is_current=self._is_current(host, ip)):
             events.emit(events.ConnectionMoved, host, ip)
             raise DisconnectionError(f"{host} is no longer at {ip}")
         peer.note_seen(now, wall)

@@ -1,5 +1,6 @@
 """Names that are never asked of a server: address literals, `localhost`, the hosts file."""
 
+import socket
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,14 +23,22 @@ def local_records(name: str, rdtype: str, hosts_file: Path) -> tuple[str, ...] |
     """
     version = literal(name)
     if version is not None:
-        return (name,) if version == rdtype else ()
+        return (_canonical(name),) if version == rdtype else ()
     bare = name.rstrip(".")
     if bare == "localhost" or bare.endswith(".localhost"):
         return LOOPBACK.get(rdtype, ())
     if rdtype not in LOOPBACK:
         return None
     known = _hosts_addresses(bare, hosts_file)
-    return tuple(a for a in known if literal(a) == rdtype) if known else None
+    return tuple(_canonical(a) for a in known if literal(a) == rdtype) if known else None
+
+
+def _canonical(ip: str) -> str:
+    """Return `ip` as the peer of a socket is written, so that the two can be compared."""
+    if "%" in ip:  # with its zone, which the C library's function does not know
+        return ip
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    return socket.inet_ntop(family, socket.inet_pton(family, ip))
 
 
 def _hosts_addresses(name: str, hosts_file: Path) -> tuple[str, ...]:

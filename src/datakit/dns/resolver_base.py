@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from cachebox import LRUCache
 
@@ -102,6 +102,7 @@ class ResolverBase(ABC, Generic[F]):
         allowed_networks: Sequence[str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._settings = {name: value for name, value in locals().items() if name != "self"}
         owner = type(self).__name__
         for name, value in (
             ("min_ttl", min_ttl), ("max_ttl", max_ttl), ("negative_max_ttl", negative_max_ttl),
@@ -129,6 +130,11 @@ class ResolverBase(ABC, Generic[F]):
         self._watchers = Watchers()
         self._counters = Counters()
         self._flushed_at = -math.inf
+
+    @classmethod
+    def like(cls, other: "ResolverBase[Any]") -> Self:
+        """Return `other` when it is one of this kind, else one that is set up as `other` is."""
+        return other if isinstance(other, cls) else cls(**other._settings)
 
     def flush(self) -> None:
         """Forget every answer, and whatever is under way."""

@@ -38,7 +38,9 @@ async def subject(
     by_bytes = request.param == "memory by bytes"
     url = urls.get(request.param, "memory://")
     limits: dict[str, Any] = {"limit": 10_000_000 if by_bytes else 1000, "by_bytes": by_bytes}
-    backends = Backends(parse_url(url), timeout=5, connect_timeout=5, clock=clock, **limits)
+    backends = Backends(
+        parse_url(url), timeout=5, connect_timeout=5, resolver=None, clock=clock, **limits
+    )
     backend: Any = backends.for_threads() if side == "sync" else backends.for_tasks()
     if url == "memory://":
         yield Subject(backend, stored=kept_in_memory, sleep=clock.asleep)

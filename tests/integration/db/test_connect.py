@@ -55,7 +55,7 @@ async def test_the_pool_moves_when_the_ttl_and_the_grace_have_ended_and_not_befo
     dns_server: DnsServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("datakit.db.checkout.GRACE", 0.5)
+    monkeypatch.setattr("datakit.dns.departures.GRACE", 0.5)
     where = "SELECT host(inet_server_addr())"
     old, new = pair.primary.address, pair.standbys[0].address
     dns_server.set(NAME, "A", [old], ttl=1)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datakit.db.checkout import FROZEN, GRACE, LOOK_EVERY, Departures, Look, Peer
+from datakit.db.checkout import FROZEN, LOOK_EVERY, Look, Peer
 from datakit.db.target import Candidate
 
 SERVER = Candidate("db.internal", "192.0.2.1", 5432)
@@ -41,14 +41,3 @@ def test_use_does_not_make_it_younger() -> None:
         assert peer.look(now, now, **PROFILE) is Look.USE
         peer.note_seen(now, now)
     assert peer.look(1_500, 1_500, **PROFILE) is Look.DISCARD
-
-
-def test_an_address_that_flaps_is_kept_and_one_that_left_is_not() -> None:
-    departures = Departures()
-    for now in range(0, 60, 4):  # old, new, old: never gone for as long as the grace
-        current = now % 8 == 0
-        assert departures.look("192.0.2.1", now, is_current=current) is Look.USE
-    assert departures.look("192.0.2.1", 100, is_current=False) is Look.USE
-    assert departures.look("192.0.2.1", 100 + GRACE, is_current=False) is Look.DISCARD
-    departures.forget("192.0.2.1")  # a connection was just made to it
-    assert departures.look("192.0.2.1", 101 + GRACE, is_current=False) is Look.USE

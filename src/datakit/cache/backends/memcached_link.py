@@ -1,13 +1,11 @@
 """Memcached connections of threads."""
 
-import socket
 from time import monotonic
 from typing import Any
 
 from datakit.cache.backends.memcached_dialect import Replies
+from datakit.cache.backends.route import Reached, Route
 from datakit.cache.backends.sockets import BoundedSocket
-from datakit.cache.backends.url import Target
-from datakit.resilience.deadlines import deadline
 
 RECEIVED_AT_ONCE = 65_536
 
@@ -15,11 +13,11 @@ RECEIVED_AT_ONCE = 65_536
 class MemcachedLink:
     """A connection that is made."""
 
-    def __init__(self, sock: socket.socket, usual: float) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock = BoundedSocket(sock, monotonic(), usual)
+    def __init__(self, reached: Reached, usual: float) -> None:
+        self.ip = reached.ip
+        self._sock = BoundedSocket(reached.sock, monotonic(), usual)
         self._replies = Replies()
-        self.used_at = monotonic()
+        self.used_at = self.looked_at = monotonic()
 
     def exchange(self, commands: list[Any], until: float) -> list[Any]:
         """Send the commands and return their replies, refusals among them, by that second."""
@@ -46,12 +44,10 @@ class MemcachedLink:
 class MemcachedDialler:
     """Makes connections to one server."""
 
-    def __init__(self, target: Target, *, timeout: float, connect_timeout: float) -> None:
-        self._address = (target.host, target.port)
+    def __init__(self, route: Route, timeout: float) -> None:
+        self._route = route
         self._timeout = timeout
-        self._connect_timeout = connect_timeout
 
     def __call__(self) -> MemcachedLink:
         """Return a new connection."""
-        limit = deadline.bound(self._connect_timeout)
-        return MemcachedLink(socket.create_connection(self._address, limit), self._timeout)
+        return MemcachedLink(self._route.connect(), self._timeout)

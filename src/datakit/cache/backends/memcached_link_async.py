@@ -1,24 +1,23 @@
 """Memcached connections of tasks."""
 
 import asyncio
-import socket
 from contextlib import suppress
 from typing import Any
 
 from datakit.cache.backends.memcached_dialect import Replies
 from datakit.cache.backends.memcached_link import RECEIVED_AT_ONCE
-from datakit.cache.backends.url import Target
-from datakit.resilience.deadlines import deadline
+from datakit.cache.backends.route import AsyncRoute
 
 
 class AsyncMemcachedLink:
     """A connection that is made."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, ip: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.ip = ip
         self._reader = reader
         self._writer = writer
         self._replies = Replies()
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.looked_at = asyncio.get_running_loop().time()
 
     async def exchange(self, commands: list[Any]) -> list[Any]:
         """Send the commands and return their replies, refusals among them."""
@@ -51,13 +50,11 @@ class AsyncMemcachedLink:
 class AsyncMemcachedDialler:
     """Makes connections to one server."""
 
-    def __init__(self, target: Target, connect_timeout: float) -> None:
-        self._target = target
-        self._connect_timeout = connect_timeout
+    def __init__(self, route: AsyncRoute) -> None:
+        self._route = route
 
     async def __call__(self, limit: asyncio.Timeout) -> AsyncMemcachedLink:
         """Return a new connection; `limit` is set to the time that it may take."""
-        now = asyncio.get_running_loop().time
-        limit.reschedule(now() + deadline.bound(self._connect_timeout))
-        opened = await asyncio.open_connection(self._target.host, self._target.port)
-        return AsyncMemcachedLink(*opened)
+        self._route.begin(limit)
+        reached = await self._route.connect()
+        return AsyncMemcachedLink(reached.ip, *await asyncio.open_connection(sock=reached.sock))

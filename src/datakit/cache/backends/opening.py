@@ -1,12 +1,17 @@
 """From a target to its backends; the driver is imported here and not before."""
 
+from collections.abc import Callable
+from functools import partial
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datakit._clock import WaitingClock
 from datakit.cache.backends.base import AsyncBackend, Backend
 from datakit.cache.backends.url import Target
 from datakit.resilience.forks import renew_after_fork
+
+if TYPE_CHECKING:
+    from datakit.dns import AsyncResolver, Resolver
 
 
 class Backends:
@@ -18,6 +23,7 @@ class Backends:
         *,
         timeout: float,
         connect_timeout: float,
+        resolver: "Resolver | AsyncResolver | None",
         limit: int,
         by_bytes: bool,
         clock: WaitingClock,
@@ -25,6 +31,7 @@ class Backends:
         self._target = target
         self._timeout = timeout
         self._connect_timeout = connect_timeout
+        self._resolver = resolver
         self._limit = limit
         self._by_bytes = by_bytes
         self._clock = clock
@@ -62,9 +69,8 @@ class Backends:
         from datakit.cache.backends.redis_link import RedisDialler
         from datakit.cache.backends.redis_link_async import AsyncRedisDialler
 
-        limits = {"timeout": self._timeout, "connect_timeout": self._connect_timeout}
-        dial = RedisDialler(self._target, **limits)
-        adial = AsyncRedisDialler(self._target, **limits)
+        dial = partial(RedisDialler, self._target, timeout=self._timeout)
+        adial = partial(AsyncRedisDialler, self._target, timeout=self._timeout)
         return self._remote(RedisDialect(), dial, adial)
 
     def _memcached(self) -> tuple[Backend[Any], AsyncBackend]:
@@ -72,16 +78,27 @@ class Backends:
         from datakit.cache.backends.memcached_link import MemcachedDialler
         from datakit.cache.backends.memcached_link_async import AsyncMemcachedDialler
 
-        limits = {"timeout": self._timeout, "connect_timeout": self._connect_timeout}
-        dial = MemcachedDialler(self._target, **limits)
-        adial = AsyncMemcachedDialler(self._target, self._connect_timeout)
-        return self._remote(MemcachedDialect(self._clock), dial, adial)
+        dial = partial(MemcachedDialler, timeout=self._timeout)
+        return self._remote(MemcachedDialect(self._clock), dial, AsyncMemcachedDialler)
 
-    def _remote(self, dialect: Any, dial: Any, adial: Any) -> tuple[Backend[Any], AsyncBackend]:
+    def _remote(
+        self,
+        dialect: Any,
+        dialler: Callable[..., Any],
+        async_dialler: Callable[..., Any],
+    ) -> tuple[Backend[Any], AsyncBackend]:
         from datakit.cache.backends.dialect import AsyncRemoteBackend, RemoteBackend
         from datakit.cache.backends.pool import Pool
         from datakit.cache.backends.pool_async import AsyncPool
+        from datakit.cache.backends.route import AsyncRoute, Route
+        from datakit.dns import AsyncResolver, Resolver
 
-        name, timeout = str(self._target), self._timeout
-        backend: Any = RemoteBackend(dialect, Pool(dial, timeout=timeout))
-        return backend, AsyncRemoteBackend(dialect, AsyncPool(adial, timeout=timeout, name=name))
+        given, seconds = self._resolver, self._connect_timeout
+        resolver = Resolver() if given is None else Resolver.like(given)
+        aresolver = AsyncResolver() if given is None else AsyncResolver.like(given)
+        route = Route(self._target, resolver, seconds)
+        aroute = AsyncRoute(self._target, aresolver, seconds)
+        pool = Pool(dialler(route=route), route, self._timeout)
+        apool = AsyncPool(async_dialler(route=aroute), aroute, self._timeout, str(self._target))
+        backend: Any = RemoteBackend(dialect, pool)
+        return backend, AsyncRemoteBackend(dialect, apool)

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from datakit.cache.backends.base import RefusedError
+from datakit.cache.backends.route import LOOK_EVERY, Route
 from datakit.resilience.deadlines import deadline
 from datakit.resilience.forks import renew_after_fork
 
@@ -27,6 +28,10 @@ class Link(Protocol):
 
     used_at: float
     """The monotonic second of its last exchange."""
+    looked_at: float
+    """The monotonic second at which its server's name was seen to lead there."""
+    ip: str
+    """Where it leads."""
 
     def exchange(self, commands: list[Any], until: float) -> list[Any]:
         """Send the commands and return their replies, refusals among them, by that second."""
@@ -43,12 +48,13 @@ class Link(Protocol):
 class Pool:
     """At most 50 connections a process, the last one used first.
 
-    dial: makes a connection. timeout: seconds of an exchange, the wait for a free connection
-    included; less when the enclosing `deadline` is nearer.
+    dial: makes a connection, along `route`. timeout: seconds of an exchange, the wait for a free
+    connection included; less when the enclosing `deadline` is nearer.
     """
 
-    def __init__(self, dial: Callable[[], Link], *, timeout: float) -> None:
+    def __init__(self, dial: Callable[[], Link], route: Route, timeout: float) -> None:
         self._dial = dial
+        self._route = route
         self._timeout = timeout
         self.start_anew()
         renew_after_fork(self)
@@ -74,7 +80,7 @@ class Pool:
         except IndexError:
             link = self._wait(until)
         try:
-            if link is not None and now > link.used_at + PROBED_AFTER and not link.is_usable(now):
+            if link is not None and not self._may_serve(link, now):
                 link.close()
                 link = None
             if link is None:
@@ -90,8 +96,18 @@ class Pool:
         self._free(link)
         for reply in replies:
             if type(reply) is RefusedError and reply.spent:
+                self._route.failed(link.ip)
                 self.close()
         return replies
+
+    def _may_serve(self, link: Link, now: float) -> bool:
+        """Return whether it is in order, and its server's name still leads there."""
+        if now > link.used_at + PROBED_AFTER and not link.is_usable(now):
+            return False
+        if now > link.looked_at + LOOK_EVERY:
+            link.looked_at = now
+            return self._route.leads_to(link.ip, now)
+        return True
 
     def _wait(self, until: float) -> Link | None:
         with self._freed:

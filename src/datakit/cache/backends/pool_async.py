@@ -7,11 +7,17 @@ from typing import Any, Protocol
 
 from datakit.cache.backends.base import RefusedError
 from datakit.cache.backends.pool import MAX_CONNECTIONS
+from datakit.cache.backends.route import LOOK_EVERY, AsyncRoute
 from datakit.resilience.deadlines import deadline
 
 
 class AsyncLink(Protocol):
     """One connection."""
+
+    looked_at: float
+    """The loop's second at which its server's name was seen to lead there."""
+    ip: str
+    """Where it leads."""
 
     async def exchange(self, commands: list[Any]) -> list[Any]:
         """Send the commands and return their replies, refusals among them."""
@@ -39,15 +45,20 @@ class _LoopPool:
 class AsyncPool:
     """At most 50 connections an event loop, the last one used first.
 
-    dial: makes a connection, and bounds the time that takes. timeout: seconds of an exchange, the
-    wait for a free connection included; less when the enclosing `deadline` is nearer. name: the
-    server's, for errors.
+    dial: makes a connection along `route`, and bounds the time that takes. timeout: seconds of an
+    exchange, the wait for a free connection included; less when the enclosing `deadline` is
+    nearer. name: the server's, for errors.
     """
 
     def __init__(
-        self, dial: Callable[[asyncio.Timeout], Awaitable[AsyncLink]], *, timeout: float, name: str
+        self,
+        dial: Callable[[asyncio.Timeout], Awaitable[AsyncLink]],
+        route: AsyncRoute,
+        timeout: float,
+        name: str,
     ) -> None:
         self._dial = dial
+        self._route = route
         self._timeout = timeout
         self._name = name
         self._pools: dict[asyncio.AbstractEventLoop, _LoopPool] = {}
@@ -91,6 +102,7 @@ class AsyncPool:
         pool.idle.append(link)
         for reply in replies:
             if type(reply) is RefusedError and reply.spent:
+                self._route.failed(link.ip)
                 await self._drop(pool)
         return replies
 
@@ -98,10 +110,23 @@ class AsyncPool:
         """Return a connection that waits for work, None when there is none in order."""
         while pool.idle:
             link = pool.idle.pop()
-            if await link.is_usable(now):
-                return link
+            try:
+                if await self._may_serve(link, now):
+                    return link
+            except BaseException:
+                await link.abort()
+                raise
             await link.abort()
         return None
+
+    async def _may_serve(self, link: AsyncLink, now: float) -> bool:
+        """Return whether it is in order, and its server's name still leads there."""
+        if not await link.is_usable(now):
+            return False
+        if now > link.looked_at + LOOK_EVERY:
+            link.looked_at = now
+            return await self._route.leads_to(link.ip, now)
+        return True
 
     @staticmethod
     async def _drop(pool: _LoopPool) -> None:

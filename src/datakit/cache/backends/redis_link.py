@@ -1,7 +1,7 @@
 """Redis connections of threads."""
 
-from collections.abc import Callable, Mapping
-from ssl import SSLSocket
+import socket
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
@@ -16,48 +16,51 @@ from datakit.cache.backends.redis_options import (
     is_outlived,
     refusal,
 )
+from datakit.cache.backends.route import Route
 from datakit.cache.backends.sockets import BoundedSocket, BoundedTlsSocket
 from datakit.cache.backends.url import Target
 from datakit.resilience.deadlines import deadline
 
 
-class _Bounded:
-    """Gives the connection that it is mixed into a bounded socket.
+class _TcpConnection(Connection):
+    """A connection in the clear, over a bounded socket."""
 
-    limit: returns the monotonic second at which a connection made now must be of use.
-    usual: seconds that an exchange is mostly given.
-    """
-
-    limit: Callable[[], float]
+    reached: socket.socket
     usual: float
+    """Seconds that an exchange is mostly given."""
     bounded: BoundedSocket
 
-    def _connect(self) -> BoundedSocket:
-        sock = super()._connect()  # type: ignore[misc]
-        kind = BoundedTlsSocket if isinstance(sock, SSLSocket) else BoundedSocket
-        self.bounded = kind(sock, self.limit(), self.usual)
+    def _connect(self) -> Any:
+        try:
+            self.bounded = self._bound(self.reached)
+        except BaseException:
+            self.reached.close()
+            raise
         return self.bounded
 
+    def _bound(self, sock: socket.socket) -> BoundedSocket:
+        return BoundedSocket(sock, monotonic() + deadline.bound(self.usual), self.usual)
 
-class _TcpConnection(_Bounded, Connection):  # pyright: ignore
-    """A connection in the clear."""
 
-
-class _TlsConnection(_Bounded, SSLConnection):  # pyright: ignore
+class _TlsConnection(_TcpConnection, SSLConnection):
     """An encrypted connection to a verified server."""
+
+    def _bound(self, sock: socket.socket) -> BoundedSocket:
+        encrypted = self._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
+        return BoundedTlsSocket(encrypted, monotonic() + deadline.bound(self.usual), self.usual)
 
 
 class RedisLink:
     """A connection that is made, spoken to by `exchange`."""
 
-    def __init__(self, target: Target, options: Mapping[str, Any], timeout: float) -> None:
+    def __init__(self, target: Target, options: Mapping[str, Any], route: Route) -> None:
         self._target = target
         self._made_at = monotonic()
-        self.used_at = self._made_at
+        self.used_at = self.looked_at = self._made_at
         kind: Any = _TlsConnection if target.tls else _TcpConnection
         self._conn = kind(**options)
-        self._conn.usual = timeout
-        self._conn.limit = lambda: monotonic() + deadline.bound(timeout)
+        self._conn.usual = options["socket_timeout"]
+        self._conn.reached, self.ip = route.connect()
         try:
             self._conn.connect()
         except BaseException:
@@ -91,10 +94,10 @@ class RedisLink:
 class RedisDialler:
     """Makes connections to one server."""
 
-    def __init__(self, target: Target, *, timeout: float, connect_timeout: float) -> None:
+    def __init__(self, target: Target, route: Route, timeout: float) -> None:
         self._target = target
+        self._route = route
         self._timeout = timeout
-        self._connect_timeout = connect_timeout
         self._protocol = NEWEST_PROTOCOL
 
     def __call__(self) -> RedisLink:
@@ -121,8 +124,5 @@ class RedisDialler:
         return link
 
     def _connect(self, protocol: int, login: Login) -> RedisLink:
-        options = connection_options(self._target, protocol, login) | {
-            "socket_timeout": self._timeout,
-            "socket_connect_timeout": deadline.bound(self._connect_timeout),
-        }
-        return RedisLink(self._target, options, self._timeout)
+        options = connection_options(self._target, protocol, login, self._timeout)
+        return RedisLink(self._target, options, self._route)

@@ -1,7 +1,8 @@
 """Redis connections of tasks."""
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection
@@ -15,35 +16,43 @@ from datakit.cache.backends.redis_options import (
     is_outlived,
     refusal,
 )
+from datakit.cache.backends.route import AsyncRoute
 from datakit.cache.backends.url import Target
 from datakit.resilience.deadlines import deadline
 
 
-class _Announcing:
-    """Tells when the connection that it is mixed into is made and the handshake begins."""
-
-    connected: Callable[[], None]
-
-    async def _connect(self) -> None:
-        await super()._connect()  # type: ignore[misc]
-        self.connected()
-
-
-class _TcpConnection(_Announcing, Connection):
+class _TcpConnection(Connection):
     """A connection in the clear."""
 
+    reached: socket.socket
+    connected: Callable[[], None]
+    """Called when the connection is made and the handshake begins."""
 
-class _TlsConnection(_Announcing, SSLConnection):
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[no-untyped-call]
+        self.connected()
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {"sock": self.reached}
+
+
+class _TlsConnection(_TcpConnection, SSLConnection):
     """An encrypted connection to a verified server."""
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {
+            "sock": self.reached, "ssl": self.ssl_context.get(), "server_hostname": self.host,
+        }  # fmt: skip
 
 
 class AsyncRedisLink:
     """A connection that is made, spoken to by `exchange`."""
 
-    def __init__(self, target: Target, conn: Any) -> None:
+    def __init__(self, target: Target, ip: str, conn: Any) -> None:
         self._target = target
+        self.ip = ip
         self._conn = conn
-        self._made_at = asyncio.get_running_loop().time()
+        self._made_at = self.looked_at = asyncio.get_running_loop().time()
 
     async def exchange(self, commands: list[Any]) -> list[Any]:
         """Send the commands and return their replies, refusals among them."""
@@ -78,10 +87,10 @@ class AsyncRedisLink:
 class AsyncRedisDialler:
     """Makes connections to one server."""
 
-    def __init__(self, target: Target, *, timeout: float, connect_timeout: float) -> None:
+    def __init__(self, target: Target, route: AsyncRoute, timeout: float) -> None:
         self._target = target
+        self._route = route
         self._timeout = timeout
-        self._connect_timeout = connect_timeout
         self._protocol = NEWEST_PROTOCOL
 
     async def __call__(self, limit: asyncio.Timeout) -> AsyncRedisLink:
@@ -108,17 +117,15 @@ class AsyncRedisDialler:
         return link
 
     async def _connect(self, protocol: int, limit: asyncio.Timeout, login: Login) -> AsyncRedisLink:
-        conn = (_TlsConnection if self._target.tls else _TcpConnection)(
-            **connection_options(self._target, protocol, login),
-            socket_timeout=None,  # `limit` is over everything, and costs one timer, not three
-            socket_connect_timeout=None,
-        )
+        options = connection_options(self._target, protocol, login, None)  # `limit` is over all
+        conn = (_TlsConnection if self._target.tls else _TcpConnection)(**options)
         now = asyncio.get_running_loop().time
         conn.connected = lambda: limit.reschedule(now() + deadline.bound(self._timeout))
-        limit.reschedule(now() + deadline.bound(self._connect_timeout))
+        self._route.begin(limit)
+        conn.reached, ip = await self._route.connect()
         try:
             await conn.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             await conn.disconnect(nowait=True)
             raise
-        return AsyncRedisLink(self._target, conn)
+        return AsyncRedisLink(self._target, ip, conn)

@@ -25,8 +25,13 @@ def is_outlived(target: Target, made_at: float, now: float) -> bool:
     return target.auth is not None and now - made_at >= AUTH_LIFE
 
 
-def connection_options(target: Target, protocol: int, login: Login) -> dict[str, Any]:
-    """Return the keyword arguments of a redis-py connection, timeouts left out."""
+def connection_options(
+    target: Target, protocol: int, login: Login, timeout: float | None
+) -> dict[str, Any]:
+    """Return the keyword arguments of a redis-py connection.
+
+    timeout: seconds of each wait, None where another limit is over all of them.
+    """
     options: dict[str, Any] = {
         "host": target.host,
         "port": target.port,
@@ -36,6 +41,9 @@ def connection_options(target: Target, protocol: int, login: Login) -> dict[str,
         "protocol": protocol,
         "driver_info": None,  # CLIENT SETINFO costs two round trips a connection
         "health_check_interval": 0,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": None,  # the socket comes connected, and set up
+        "socket_keepalive": False,
     }
     if target.tls:
         options |= {

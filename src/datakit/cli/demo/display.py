@@ -12,7 +12,7 @@ from rich.table import Table
 
 from datakit.cli.demo.figures import Figures, LaneFigures
 from datakit.cli.demo.shop import Shop
-from datakit.db.checkout import GRACE
+from datakit.dns.departures import GRACE
 
 T = TypeVar("T")
 
