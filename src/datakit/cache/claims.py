@@ -21,8 +21,8 @@ ABANDONED: Final = Abandoned.ABANDONED
 """What a claim ends with when whoever made it was interrupted, or out of time: another one has to
 load."""
 
-Claim: TypeAlias = "Future[Loaded[Any] | Abandoned | None]"
-"""Ends with what was loaded, None where there is no value, or the load's error."""
+Claim: TypeAlias = "Future[Loaded[Any] | Abandoned]"
+"""Ends with what was loaded, or the load's error."""
 
 
 class Claims:
@@ -66,7 +66,7 @@ class Claims:
                     del self._claims[key]
         for key, claim in mine.items():
             if not isinstance(outcome, Raised):
-                claim.set_result(outcome.get(key))
+                claim.set_result(outcome[key])
             elif isinstance(outcome.error, Exception) and not is_out_of_time(outcome.error):
                 claim.set_exception(outcome.error)
             else:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from datakit import events
@@ -109,6 +110,8 @@ class Core:
         """Bytes that the store takes under a key; known once it is open."""
         self.start_anew()
         renew_after_fork(self)
+        self.ticks = count()
+        """Tells what came first, in all threads and tasks."""
         self.forgetters: list[Callable[[str], None]] = []
         """What keeps later callers of a key from joining a load of it, on both sides."""
 
@@ -273,6 +276,12 @@ class Core:
         if removed:
             found.append((removed, ("delete", tuple(removed))))
         return found
+
+    def seal_off(self, sealed: Iterable[str]) -> None:
+        """Let later callers join no load of these keys, since its lease ends: another process may
+        invalidate them from here on."""
+        if self.envelope is not None:
+            self.forget(sealed)
 
     def forget(self, forgotten: Iterable[str]) -> None:
         """Let later callers of these keys join no load that is under way."""

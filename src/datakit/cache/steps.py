@@ -19,7 +19,8 @@ arguments of a method of `Backend`, answered also by `Failed`, or one of those t
 - `("join", claim, key)`: what another batch gives.
 """
 
-from collections.abc import Generator, Sequence
+import math
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -40,6 +41,10 @@ LONGEST_PAUSE: Final = 0.1
 """Seconds between two looks at a key that another process loads; doubled from look to look."""
 
 
+NO_VALUE: Final = object()
+"""What a load of many keys gives under one that it has no value for."""
+
+
 class Fate(Enum):
     """What became of a loaded value."""
 
@@ -55,11 +60,16 @@ class Fate(Enum):
 
 @dataclass(slots=True)
 class Loaded(Generic[T]):
-    """What one load gives to everyone who waited for it. `payload` is None without such a form."""
+    """What one load gives to everyone who waited for it.
+
+    payload: None without such a form. as_of: the tick at which it was certainly what the key
+    stands for; whoever called later, and waited, needs a newer one.
+    """
 
     value: T
     payload: bytes | None
     fate: Fate = Fate.KEPT
+    as_of: float = math.inf
 
 
 @dataclass(slots=True)
@@ -79,10 +89,31 @@ def is_settled(found: Found[T], newer_than: float | None, *, leased: bool) -> bo
     return found.decision in (HIT, AHEAD) or (found.decision is STALE and not leased)
 
 
-def as_loaded(found: Found[Any]) -> Loaded[Any]:
-    """Return what was found in place of a load."""
+def as_loaded(found: Found[Any], asked_at: int) -> Loaded[Any]:
+    """Return what was found, when the store was asked at that tick, in place of a load."""
     assert found.entry is not None
-    return Loaded(found.value, found.entry.payload)
+    return Loaded(found.value, found.entry.payload, as_of=asked_at)
+
+
+def as_of(fate: Fate | None, asked_at: int, *, asked: bool) -> float:
+    """Return the tick at which a loaded value was certainly what its key stands for.
+
+    fate: None where no lease guarded the load. asked_at: when the store was asked for leases.
+    asked: whether it answered; where it cannot be asked, nothing can be known.
+    """
+    is_older = asked if fate is None else fate is Fate.OUTRUN
+    return asked_at if is_older else math.inf
+
+
+def give_back(core: Core, held: Mapping[str, Lease]) -> Steps[dict[str, bool]]:
+    """Give leases back without a value; return of each key whether nobody touched it meanwhile."""
+    if not held:
+        return {}
+    core.seal_off(held)
+    kept = yield "release", tuple(held.items())
+    if isinstance(kept, Failed):
+        return dict.fromkeys(held, True)
+    return dict(zip(held, kept, strict=True))
 
 
 Filling: TypeAlias = dict[str, tuple[Any, bytes | None, float, Lease]]
@@ -105,11 +136,9 @@ def fill(core: Core, loaded: Filling, policy: Policy[Any]) -> Steps[dict[str, Fa
             unfit[key] = lease
         else:
             fills.append(Fill(*stored, lease))
-    if unfit:
-        yield "release", tuple(unfit.items())
-    if core.envelope is not None:  # from here on another process may invalidate what is stored
-        core.forget(one.key for one in fills)
-    fates = dict.fromkeys(loaded, Fate.UNFIT)
+    untouched = yield from give_back(core, unfit)
+    fates = {key: Fate.UNFIT if untouched[key] else Fate.OUTRUN for key in unfit}
+    core.seal_off(one.key for one in fills)
     kept = (yield "fill", tuple(fills)) if fills else []
     if isinstance(kept, Failed):
         core.stats.lost_writes += len(fills)

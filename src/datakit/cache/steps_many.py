@@ -1,5 +1,6 @@
 """What is done about many keys, step by step; see `steps`."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from datakit.cache.core import NO_ANSWER, Core, Failed, Found
 from datakit.cache.entry import HIT, UNASKED
 from datakit.cache.nesting import waits
 from datakit.cache.policy import Policy
-from datakit.cache.steps import Fate, Loaded, Raised, Steps
+from datakit.cache.steps import NO_VALUE, Loaded, Raised, Steps
 
 T = TypeVar("T")
 
@@ -45,11 +46,11 @@ class Many(Generic[T]):
     def fetch(self, keys: Sequence[str]) -> Steps[dict[str, T] | Raised]:
         """Return the values of `keys`, those that are not there loaded in one run."""
         core, codec = self.core, self.policy.codec
+        called_at = next(core.ticks)
         found = yield from read_many(core, keys, self.policy)
         values = {k: cast("T", one.value) for k, one in found.items() if one.decision is HIT}
         missing = [key for key in keys if key not in values]
         asked = not any(found[key].decision is UNASKED for key in missing)
-        is_first = True
         try:
             if any(map(core.is_loading, missing)):  # inside this very load
                 values |= yield "call", self.loader, missing
@@ -58,7 +59,9 @@ class Many(Generic[T]):
                 mine, others = self.claims.claim(missing)
                 if mine:
                     results = yield "apart", self._settle_claims(mine, asked), missing[0]
-                    values |= {key: loaded.value for key, loaded in results.items()}
+                    values |= {
+                        key: one.value for key, one in results.items() if one.value is not NO_VALUE
+                    }
                 missing = []
                 for key, claim in others.items():
                     with waits.waiting((id(core), key)) as may_wait:
@@ -66,14 +69,14 @@ class Many(Generic[T]):
                             values |= yield "call", self.loader, [key]
                             continue
                         loaded = yield "join", claim, key
-                    if loaded is ABANDONED or (loaded and loaded.fate is Fate.OUTRUN and is_first):
+                    if loaded is ABANDONED or loaded.as_of < called_at:  # invalidated, perhaps
                         missing.append(key)
-                    elif loaded is not None:
-                        if loaded.payload is None:  # it cannot be copied, and is another batch's
-                            values |= yield "call", self.loader, [key]
-                        else:
-                            values[key] = codec.copy(loaded.value, loaded.payload)
-                is_first = False
+                    elif loaded.value is NO_VALUE:
+                        continue
+                    elif loaded.payload is None:  # it cannot be copied, and is another batch's
+                        values |= yield "call", self.loader, [key]
+                    else:
+                        values[key] = codec.copy(loaded.value, loaded.payload)
         except Exception as exc:  # noqa: BLE001 - whatever a loader raises
             return Raised(exc)
         return values
@@ -99,6 +102,7 @@ class Many(Generic[T]):
         wait_until = core.monotonic() + core.patience(lease)
         pause = steps.FIRST_PAUSE
         while pending:
+            asked_at = next(core.ticks)
             grants: Any = Failed(OSError())
             if asked:
                 grants = yield "acquire", tuple(pending), lease, core.seizes(wait_until)
@@ -106,21 +110,16 @@ class Many(Generic[T]):
             spares: dict[str, Loaded[T]] = {}
             asked = not isinstance(grants, Failed)
             if not isinstance(grants, Failed):
-                needless = self._sort_out(pending, grants, results, held, spares)
-                if needless:
-                    yield "release", needless
+                needless = self._sort_out(pending, grants, asked_at, results, held, spares)
+                yield from self._give_back(needless, results)
             is_late = not asked or core.monotonic() >= wait_until
             wanted = [key for key in pending if key in held or (is_late and key not in results)]
             if wanted:
-                loaded = yield from self._load(wanted, held, asked)
+                loaded = yield from self._load(wanted, held, spares, asked_at, asked=asked)
                 if isinstance(loaded, Raised):
-                    if not isinstance(loaded.error, Exception) or not spares.keys() >= set(wanted):
-                        return loaded
-                    for key in wanted:
-                        core.served_stale(key)
-                    loaded = {key: spares[key] for key in wanted}
+                    return loaded
                 results |= loaded
-            pending = [key for key in pending if key not in results and key not in wanted]
+            pending = [key for key in pending if key not in results]
             if pending and not wanted:
                 yield "sleep", pause * uniform(0.5, 1.0)
                 pause = min(pause * 2, steps.LONGEST_PAUSE)
@@ -130,27 +129,44 @@ class Many(Generic[T]):
         self,
         keys: Sequence[str],
         grants: Sequence[Any],
+        asked_at: int,
         results: dict[str, Loaded[T]],
         held: dict[str, Lease],
         spares: dict[str, Loaded[T]],
-    ) -> tuple[tuple[str, Lease], ...]:
+    ) -> dict[str, Lease]:
         """Put each key where it belongs; return the leases that nobody needs."""
-        needless: list[tuple[str, Lease]] = []
+        needless: dict[str, Lease] = {}
         for key, (stored, lease) in zip(keys, grants, strict=True):
             found = self.core.judge(key, stored, self.policy, again=True)
             if steps.is_settled(found, None, leased=lease is not None):
-                results[key] = steps.as_loaded(found)
+                results[key] = steps.as_loaded(found, asked_at)
                 if lease is not None:
-                    needless.append((key, lease))
+                    needless[key] = lease
             elif lease is not None:
                 held[key] = lease
             if found.entry is not None:
-                spares[key] = steps.as_loaded(found)
-        return tuple(needless)
+                spares[key] = steps.as_loaded(found, asked_at)
+        return needless
+
+    def _give_back(self, held: dict[str, Lease], found: dict[str, Loaded[T]]) -> Steps[None]:
+        """Give leases back; what was found under those that still held is certain."""
+        for key, untouched in (yield from steps.give_back(self.core, held)).items():
+            if untouched and key in found:
+                found[key].as_of = math.inf
 
     def _load(
-        self, keys: Sequence[str], held: dict[str, Lease], asked: bool
+        self,
+        keys: Sequence[str],
+        held: dict[str, Lease],
+        spares: dict[str, Loaded[T]],
+        asked_at: int,
+        *,
+        asked: bool,
     ) -> Steps[dict[str, Loaded[T]] | Raised]:
+        """Return what the loader gives, else what was found, if that is all of it.
+
+        asked_at: when the store was asked for the leases.
+        """
         core, policy = self.core, self.policy
         began = core.monotonic()
         core.stats.loads += 1
@@ -160,20 +176,27 @@ class Many(Generic[T]):
             work = partial(self.loader, keys)
             values = yield "load", work, keys, policy.load_timeout, bounded
             policy.took(core.monotonic() - began)
-            loaded = {k: Loaded(v, core.payload(k, policy.codec, v)) for k, v in values.items()}
+            loaded = {key: self._loaded(key, values) for key in keys}
             for key, lease in held.items():
-                got = loaded.get(key)
-                seconds = 0.0 if got is None else policy.seconds_for(got.value)
-                value, payload = (None, None) if got is None else (got.value, got.payload)
+                value, payload = loaded[key].value, loaded[key].payload
+                seconds = 0.0 if value is NO_VALUE else policy.seconds_for(value)
                 filling[key] = (value, payload, seconds, lease)
         except GeneratorExit:
             raise
         except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
             core.stats.load_errors += 1
-            if held:
-                yield "release", tuple(held.items())
-            return Raised(exc)
-        for key, fate in (yield from steps.fill(core, filling, policy)).items():
-            if key in loaded:
-                loaded[key].fate = fate
+            yield from self._give_back(held, spares)
+            if not isinstance(exc, Exception) or not spares.keys() >= set(keys):
+                return Raised(exc)
+            for key in keys:
+                core.served_stale(key)
+            return {key: spares[key] for key in keys}
+        fates = yield from steps.fill(core, filling, policy)
+        for key, one in loaded.items():
+            one.as_of = steps.as_of(fates.get(key), asked_at, asked=asked)
         return loaded
+
+    def _loaded(self, key: str, values: dict[str, Any]) -> Loaded[Any]:
+        if key not in values:
+            return Loaded(NO_VALUE, None)
+        return Loaded(values[key], self.core.payload(key, self.policy.codec, values[key]))

@@ -1,5 +1,6 @@
 """What is done about one key, step by step; see `steps`."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -72,6 +73,7 @@ class One(Generic[T]):
         wait: seconds to wait for another caller; None for as long as it takes.
         """
         policy = self.policy
+        called_at = next(self.core.ticks)
         mine: list[T] = []
         todo = partial(self._settle_mine, mine, asked, newer_than)
         try:
@@ -79,7 +81,7 @@ class One(Generic[T]):
                 if not may_wait:
                     return cast("T", (yield "call", self.loader))
                 shared = yield "fly", self.key, todo, wait
-                if not mine and shared.fate is Fate.OUTRUN:  # by what may precede our call
+                if not mine and shared.as_of < called_at:  # and may have been invalidated before
                     shared = yield "fly", self.key, todo, wait
             if mine:
                 return mine[0]
@@ -111,10 +113,12 @@ class One(Generic[T]):
         core, policy = self.core, self.policy
         lease: Lease | None = None
         found: Found[T] = NOTHING
+        asked_at = 0
         if asked:
             wait_until = core.monotonic() + core.patience(policy.lease)
             pause = steps.FIRST_PAUSE
             while True:
+                asked_at = next(core.ticks)
                 grants = yield "acquire", (self.key,), policy.lease, core.seizes(wait_until)
                 if isinstance(grants, Failed):
                     asked = False
@@ -122,19 +126,36 @@ class One(Generic[T]):
                 stored, lease = grants[0]
                 found = core.judge(self.key, stored, policy, again=True)
                 if steps.is_settled(found, newer_than, leased=lease is not None):
-                    if lease is not None:
-                        yield "release", ((self.key, lease),)
-                    return steps.as_loaded(found)
+                    return (yield from self._instead(found, lease, asked_at))
                 if lease is not None or core.monotonic() >= wait_until:
                     break
                 yield "sleep", pause * uniform(0.5, 1.0)
                 pause = min(pause * 2, steps.LONGEST_PAUSE)
             if lease is None and found.decision is SPARE and asked:
                 core.served_stale(self.key)
-                return steps.as_loaded(found)
-        return (yield from self._load(lease, found, asked))
+                return steps.as_loaded(found, asked_at)
+        return (yield from self._load(lease, found, asked_at, asked=asked))
 
-    def _load(self, lease: Lease | None, found: Found[T], asked: bool) -> Steps[Loaded[T] | Raised]:
+    def _instead(self, found: Found[T], lease: Lease | None, asked_at: int) -> Steps[Loaded[T]]:
+        """Give the lease back and return what was found."""
+        loaded = steps.as_loaded(found, asked_at)
+        if (yield from self._untouched(lease)):
+            loaded.as_of = math.inf
+        return loaded
+
+    def _untouched(self, lease: Lease | None) -> Steps[bool]:
+        """Give the lease back; return whether nobody touched the key since we have it."""
+        held = {} if lease is None else {self.key: lease}
+        untouched = yield from steps.give_back(self.core, held)
+        return untouched.get(self.key, False)
+
+    def _load(
+        self, lease: Lease | None, found: Found[T], asked_at: int, *, asked: bool
+    ) -> Steps[Loaded[T] | Raised]:
+        """Return what the loader gives, else what was found.
+
+        asked_at: when the store was asked for the lease.
+        """
         core, key, policy = self.core, self.key, self.policy
         began = core.monotonic()
         core.stats.loads += 1
@@ -147,18 +168,17 @@ class One(Generic[T]):
             raise
         except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
             core.stats.load_errors += 1
-            if lease is not None:
-                yield "release", ((key, lease),)
             if found.entry is None or not isinstance(exc, Exception):
+                yield from self._untouched(lease)
                 return Raised(exc)
             events.emit(events.CacheLoadFailed, key, describe(exc))
             if found.decision not in (HIT, AHEAD):
                 core.served_stale(key)
-            return steps.as_loaded(found)
-        if lease is None:
-            return Loaded(value, payload, Fate.LOST)
-        fates = yield from steps.fill(core, {key: (value, payload, seconds, lease)}, policy)
-        return Loaded(value, payload, fates[key])
+            return (yield from self._instead(found, lease, asked_at))
+        filling = {} if lease is None else {key: (value, payload, seconds, lease)}
+        fate = (yield from steps.fill(core, filling, policy)).get(key)
+        as_of = steps.as_of(fate, asked_at, asked=asked)
+        return Loaded(value, payload, fate or Fate.LOST, as_of)
 
     def renew(self) -> Steps[T | Raised]:
         """Return what the loader gives now, stored in place of what is there.
@@ -168,11 +188,12 @@ class One(Generic[T]):
         core, keys, policy = self.core, (self.key,), self.policy
         if core.suspects.any:
             yield from steps.clear(core, keys)
+        asked_at = next(core.ticks)
         grants = yield "acquire", keys, policy.lease, True
         asked = not isinstance(grants, Failed)
         lease = grants[0].lease if asked else None
         core.forget(keys)
-        loaded = yield from self._load(lease, NOTHING, asked)
+        loaded = yield from self._load(lease, NOTHING, asked_at, asked=asked)
         if isinstance(loaded, Raised):
             return loaded
         core.forget(keys)

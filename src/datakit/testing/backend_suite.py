@@ -155,9 +155,21 @@ async def a_fill_stores_and_ends_the_lease(subject: Subject) -> None:
 async def a_lease_is_given_back(subject: Subject) -> None:
     """When there is nothing to store."""
     grant = await subject.acquire(subject.key())
-    await subject.call("release", [(subject.key(), grant.lease)])
+    assert await subject.call("release", [(subject.key(), grant.lease)]) == [True]
     assert (await subject.acquire(subject.key())).lease is not None
     assert await subject.get(subject.key()) is None
+
+
+async def a_lease_that_is_given_back_tells_whether_it_still_held(subject: Subject) -> None:
+    """Not after an invalidation, nor once others have it: what was read is older than that."""
+    deleted, taken, held = (subject.key(name) for name in ("deleted", "taken", "held"))
+    leases = [(await subject.acquire(key)).lease for key in (deleted, taken, held)]
+    await subject.call("delete", [deleted])
+    seized = (await subject.acquire(taken, seize=True)).lease
+    told = await subject.call("release", list(zip((deleted, taken, held), leases, strict=True)))
+    assert told == [False, False, True]
+    assert (await subject.acquire(taken)).lease is None, "another's lease was given back"
+    assert await subject.call("release", [(taken, seized)]) == [True]
 
 
 async def an_invalidation_wins_over_a_late_fill(subject: Subject) -> None:
@@ -256,6 +268,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     the_lease_comes_with_what_is_stored,
     a_fill_stores_and_ends_the_lease,
     a_lease_is_given_back,
+    a_lease_that_is_given_back_tells_whether_it_still_held,
     an_invalidation_wins_over_a_late_fill,
     a_set_wins_over_a_late_fill,
     a_load_begun_after_an_invalidation_wins,

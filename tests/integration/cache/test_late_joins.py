@@ -1,9 +1,10 @@
 """A load is joined by nobody any more once its value may be in the store."""
 
 import asyncio
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -114,4 +115,71 @@ async def test_a_task_joins_no_load_whose_value_was_sent(
         assert await call() == new
         assert not before.done()
         assert await before == old
+    await ours.aio.close()
+
+
+def failing_at_first(begun: threading.Event, go_on: threading.Event) -> Callable[[], str]:
+    """Return a loader that fails once it may go on, and returns "new" from then on."""
+    outcomes = iter([True])
+
+    def load() -> str:
+        begun.set()
+        assert go_on.wait(10)
+        if next(outcomes, False):
+            raise OSError("the database is away")
+        return "new"
+
+    return load
+
+
+STALE: Any = {"ttl": 0.05, "stale_if_error": 60, "key": "stale:{n}"}
+
+
+def test_a_thread_is_not_served_for_a_failed_load_what_was_invalidated_before_its_call(
+    caches: tuple[Cache, Cache],
+) -> None:
+    """By another process, while the load ran; who called before that is served."""
+    ours, theirs = caches
+    begun, go_on = threading.Event(), threading.Event()
+    load = failing_at_first(begun, go_on)
+
+    @ours.cached(**STALE)
+    def one(n: int) -> str:
+        return load()
+
+    one.put("old", 7)
+    time.sleep(0.1)
+    with ThreadPoolExecutor(2) as pool:
+        before = pool.submit(one, 7)
+        assert begun.wait(10)
+        theirs.delete("stale:7")
+        after = pool.submit(one, 7)
+        time.sleep(0.2)  # it joins the load
+        go_on.set()
+        assert after.result(10) == "new"
+        assert before.result(10) == "old"
+
+
+async def test_a_task_is_not_served_for_a_failed_load_what_was_invalidated_before_its_call(
+    caches: tuple[Cache, Cache],
+) -> None:
+    """The same for tasks."""
+    ours, theirs = caches
+    begun, go_on = threading.Event(), threading.Event()
+    load = failing_at_first(begun, go_on)
+
+    @ours.cached(**STALE)
+    async def one(n: int) -> str:
+        return await asyncio.to_thread(load)
+
+    await one.put("old", 7)
+    await asyncio.sleep(0.1)
+    before = asyncio.create_task(one(7))
+    assert await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(theirs.delete, "stale:7")
+    after = asyncio.create_task(one(7))
+    await asyncio.sleep(0.2)  # it joins the load
+    go_on.set()
+    assert await after == "new"
+    assert await before == "old"
     await ours.aio.close()

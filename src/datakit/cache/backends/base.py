@@ -65,8 +65,9 @@ class Backend(Protocol[S]):
         """Store what was loaded, in one round trip; return which leases still held."""
         ...
 
-    def release(self, held: Sequence[tuple[str, Lease]]) -> None:
-        """Give leases back without a value."""
+    def release(self, held: Sequence[tuple[str, Lease]]) -> list[bool]:
+        """Give leases back without a value; return which ones still held."""
+        ...
 
     def set(self, items: Sequence[tuple[str, S, float]]) -> None:
         """Store values (key, value, seconds) in place of whatever is there."""

@@ -142,12 +142,12 @@ class MemcachedDialect:
             life = self._ttl(seconds)
             commands.append(b"ms %b %d T%d C%d\r\n%b\r\n" % (name, len(raw), life, cas, raw))
             commands.append(b"md %b C%d\r\n" % (_lease(name), lease_cas))
-        return Request(commands, lambda replies: [_stored(reply) for reply in replies[::2]])
+        return Request(commands, lambda replies: _flags(replies[::2]))
 
-    def release(self, held: Sequence[tuple[str, Lease]]) -> Request[None]:
+    def release(self, held: Sequence[tuple[str, Lease]]) -> Request[list[bool]]:
         """Remove the leases that still hold."""
         names = [(_lease(key.encode()), _numbers(lease)[1]) for key, lease in held]
-        return Request([b"md %b C%d\r\n" % pair for pair in names], done)
+        return Request([b"md %b C%d\r\n" % pair for pair in names], _flags)
 
     def set(self, items: Sequence[tuple[str, bytes, float]]) -> Request[None]:
         """Store, which gives the value another CAS number, and end the leases."""
@@ -205,10 +205,9 @@ def _grant(lease: Reply, item: Reply) -> Grant[bytes]:
     return Grant(stored, (_cas(item), _cas(lease)) if won else None)
 
 
-def _stored(reply: Reply | RefusedError) -> bool:
-    if isinstance(reply, RefusedError):
-        raise reply
-    return reply.code == b"HD"
+def _flags(replies: list[Any]) -> list[bool]:
+    done(replies)
+    return [reply.code == b"HD" for reply in replies]
 
 
 def _first(replies: list[Any]) -> bytes | None:

@@ -73,11 +73,10 @@ class MemoryBackend:
         del self._leases[key]
         return until > self._now()
 
-    def release(self, held: Sequence[tuple[str, Lease]]) -> None:
-        """Give leases back without a value."""
+    def release(self, held: Sequence[tuple[str, Lease]]) -> list[bool]:
+        """Give leases back without a value; return which ones still held."""
         with self._lock:
-            for key, lease in held:
-                self._end_lease(key, lease)
+            return [self._end_lease(key, lease) for key, lease in held]
 
     def set(self, items: Sequence[tuple[str, Entry, float]]) -> None:
         """Store entries; each says itself when it expires."""

@@ -24,7 +24,9 @@ _FILL: Final = (
     "else redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) end "
     "redis.call('DEL',KEYS[2]) return 1"
 )
-_RELEASE: Final = "if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1]) end"
+_RELEASE: Final = (
+    "if redis.call('GET',KEYS[1])~=ARGV[1] then return 0 end return redis.call('DEL',KEYS[1])"
+)
 
 
 class RedisDialect:
@@ -66,9 +68,9 @@ class RedisDialect:
         """Compare the token and store, in one script for each."""
         return Request([_fill_command(fill) for fill in fills], _flags)
 
-    def release(self, held: Sequence[tuple[str, Lease]]) -> Request[None]:
+    def release(self, held: Sequence[tuple[str, Lease]]) -> Request[list[bool]]:
         """Remove the leases that still hold."""
-        return Request([("EVAL", _RELEASE, 1, _lease(key), _token(t)) for key, t in held], done)
+        return Request([("EVAL", _RELEASE, 1, _lease(key), _token(t)) for key, t in held], _flags)
 
     def set(self, items: Sequence[tuple[str, bytes, float]]) -> Request[None]:
         """End the leases, then SET."""
