@@ -29,6 +29,42 @@ class Shop:
         return shop_id
 
 
+class Catalogue:
+    @classmethod
+    @cache.cached(ttl=60, ignore=("cls",))
+    def title(cls, n: int, lang: str = "en") -> str:
+        return lang * n
+
+    @classmethod
+    @cache.cached(ttl=60, ignore=("cls",))
+    async def weight(cls, n: int) -> float:
+        return n
+
+    @staticmethod
+    @cache.cached(ttl=60)
+    def double(n: int) -> int:
+        return 2 * n
+
+    @staticmethod
+    @cache.cached(ttl=60, key="anything:{n}")
+    def anything(value: object, n: int) -> bytes:
+        return repr((value, n)).encode()
+
+    @classmethod
+    @cache.cached_many(ttl="5m", by="ids", ignore=("cls",))
+    def titles(cls, ids: Sequence[int]) -> dict[int, str]:
+        return dict.fromkeys(ids, "")
+
+
+class Quarterly(Catalogue):
+    pass
+
+
+@cache.cached(ttl=60, key="any:{n}")
+def of_anything(value: Any, n: int) -> bytes:
+    return repr((value, n)).encode()
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -123,6 +159,42 @@ async def methods() -> None:
     assert_type(await shop.size(7), int)
     await shop.size.invalidate(7)
     shop.name("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def class_methods() -> None:
+    assert_type(Catalogue.title(7), str)
+    assert_type(Catalogue().title(7, lang="de"), str)
+    assert_type(Quarterly.title(n=7), str)
+    assert_type(Catalogue.title.peek(7), str | None)
+    assert_type(Catalogue.title.refresh(7), str)
+    assert_type(Catalogue.title.key(7), str)
+    assert_type(Catalogue.title.__wrapped__(7), str)
+    Catalogue.title.put("x", 7)
+    Catalogue.title.invalidate(7, "de")
+    assert_type(await Catalogue.weight(7), float)
+    assert_type(await Catalogue.weight.peek(7), float | None)
+    await Catalogue.weight.put(1.5, 7)
+    await Catalogue.weight.invalidate(7)
+    assert_type(Catalogue.titles([7]), dict[int, str])
+    Catalogue.titles.invalidate([7])
+    Catalogue.title("7")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Catalogue.title.invalidate("7")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Catalogue.title.put(5, 7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    await Catalogue.weight("7")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+def static_methods_and_functions_of_anything() -> None:
+    assert_type(Catalogue.double(7), int)
+    assert_type(Catalogue.double.peek(7), int | None)
+    assert_type(Catalogue().double(7), int)  # type: ignore[call-arg]  # mypy binds it
+    Catalogue.double("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(Catalogue.anything("x", 7), bytes)
+    assert_type(Catalogue.anything.peek("x", 7), bytes | None)
+    Catalogue.anything.put(5, "x", 7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    as_bytes: bytes = of_anything("x", 7)  # mypy takes it for Any: so is its parameter
+    as_bytes = of_anything(value="x", n=7) + as_bytes
+    of_anything.put(b"", "x", 7)
+    of_anything.invalidate("x", 7)
 
 
 async def plain_operations() -> None:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from datakit.cache.function import CachedFunction
 from datakit.cache.function_async import AsyncCachedFunction
@@ -11,6 +11,9 @@ from datakit.cache.many import CachedMany, ManyMethod
 from datakit.cache.many_async import AsyncCachedMany, AsyncManyMethod
 from datakit.cache.plan import Options, many_plan_for
 from datakit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datakit.cache.classmethods import AsyncCachedClassMethod, CachedClassMethod
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +28,12 @@ class Decorator:
     def __init__(self, options: Options) -> None:
         self._options = options
 
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+        self, fn: Callable[Concatenate[type[S], P], Coroutine[Any, Any, R]]
+    ) -> "AsyncCachedClassMethod[P, R]": ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[type[S], P], R]) -> "CachedClassMethod[P, R]": ...
     @overload
     def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
         self, fn: Callable[P, Coroutine[Any, Any, R]]

@@ -122,6 +122,8 @@ class CachedFunction(Generic[P, R]):
     def __get__(
         self: "CachedFunction[Concatenate[S, Q], R]", instance: S, owner: type | None = None
     ) -> "BoundCachedFunction[Q, R]": ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Self: ...
     def __get__(self, instance: object, owner: type | None = None) -> object:
         return self if instance is None else BoundCachedFunction(self, instance)
 

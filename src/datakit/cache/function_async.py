@@ -121,6 +121,8 @@ class AsyncCachedFunction(Generic[P, R]):
     def __get__(
         self: "AsyncCachedFunction[Concatenate[S, Q], R]", instance: S, owner: type | None = None
     ) -> "AsyncBoundCachedFunction[Q, R]": ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Self: ...
     def __get__(self, instance: object, owner: type | None = None) -> object:
         return self if instance is None else AsyncBoundCachedFunction(self, instance)
 

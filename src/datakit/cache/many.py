@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from datakit.cache.plan import FunctionOptions, Plan, many_plan_for
 
@@ -114,12 +114,15 @@ class ManyMethod(Generic[K, V, P]):
         self._fn = fn
         self._open: Callable[[], Plan[V]] = cache(partial(many_plan_for, fn, options))
 
-    @overload
-    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
-    @overload
-    def __get__(self, instance: object, owner: type | None = None) -> CachedMany[K, V, P]: ...
-    def __get__(self, instance: object, owner: type | None = None) -> object:
+    def __call__(
+        self, instance: Any, ids: Sequence[K], /, *args: P.args, **kwargs: P.kwargs
+    ) -> dict[K, V]:
+        """Return what the `CachedMany` of `instance` does."""
+        return self.__get__(instance)(ids, *args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> CachedMany[K, V, P]:
+        """Return that of `instance`, which is a class below `@classmethod`."""
         if instance is None:
-            return self
+            return cast("CachedMany[K, V, P]", self)
         bound = update_wrapper(partial(self._fn, instance), self._fn)
         return CachedMany[K, V, P](bound, lambda: self._open().bound_to(instance))

@@ -57,6 +57,11 @@ class Shop:
     async def kinds(self, ids: Sequence[int]) -> dict[int, str]:
         return {n: f"kind {n}" for n in ids}
 
+    @classmethod
+    @cache.cached_many(ttl=60, by="ids", ignore=("cls",))
+    def labels(cls, ids: Sequence[int]) -> dict[int, str]:
+        return {n: f"{cls.__name__} {n}" for n in ids}
+
     @staticmethod
     @cache.cached(ttl=60)
     def twice(n: int) -> int:
@@ -133,12 +138,23 @@ def test_an_object_with_a_reused_id_gets_no_values_of_another() -> None:
 
 def test_class_and_static_methods() -> None:
     """Called on the class and on an object."""
-    shop: Any = Shop  # mypy takes no object with a __get__ for a class method
-    assert shop.kind(7) == shop().kind(7) == "Shop 7"
-    shop.kind.invalidate(7)
-    assert shop.kind.peek(7) is None
-    assert shop.twice(7) == shop().twice(7) == 14
-    assert shop.twice.peek(7) == 14
+    assert Shop.kind(7) == Shop().kind(7) == "Shop 7"
+    Shop.kind.invalidate(7)
+    assert Shop.kind.peek(7) is None
+    assert Shop.labels([7]) == Shop().labels([7]) == {7: "Shop 7"}
+    Shop.labels.invalidate([7])
+    assert Shop.labels.peek([7]) == {}
+    shop: Any = Shop()  # mypy knows a static method on its class alone
+    assert Shop.twice(7) == shop.twice(7) == 14
+    assert Shop.twice.peek(7) == 14
+
+
+@pytest.mark.parametrize("shop", [Shop, Market])
+def test_a_method_is_called_through_its_class(shop: Any) -> None:
+    """With its object as the first argument, as any method is."""
+    assert shop.offer(shop("x"), 7) == shop("x").offer(7)
+    assert shop.offers(shop("x"), [7]) == {7: "x 7"}
+    assert asyncio.run(shop.kinds(shop("x"), [7])) == {7: "kind 7"}
 
 
 def logged(fn: Callable[P, R]) -> Callable[P, R]:

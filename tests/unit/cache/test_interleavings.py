@@ -6,6 +6,7 @@ where the value is found or loaded by a caller of before.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -32,8 +33,9 @@ class Lost(Exception):
 
 
 class Turns:
-    """Lets one thing happen at a time: of the task that comes first by chance, until chance gives it
-    another rank. So some are held up for long, as a slow reply is.
+    """Lets one thing happen at a time: that of the task of the highest rank, given by chance.
+
+    Chance gives it another rank now and then. So some are held up for long, as a slow reply is.
 
     Source: Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of Finding
     Bugs", ASPLOS 2010.
@@ -94,8 +96,8 @@ class World:
         self.clock = FakeClock()
         store = MemoryBackend(100, by_bytes=False, clock=self.clock)
         self.caches = [self._process(store) for _ in range(2)]
-        self.version = dict.fromkeys(KEYS, 0)
-        self.floor = dict.fromkeys(KEYS, 0)
+        self.version: dict[int, int] = dict.fromkeys(KEYS, 0)
+        self.floor: dict[int, int] = dict.fromkeys(KEYS, 0)
         options: Any = {"ttl": TTL, "stale_if_error": STALE, "cache_if": lambda _: storable}
         self.one = [self._one(cache, options) for cache in self.caches]
         self.many = [self._many(cache, options) for cache in self.caches]
@@ -132,10 +134,8 @@ class World:
     async def call_one(self, process: int, key: int) -> None:
         await self.turns.take()
         floor = self.floor[key]
-        try:
+        with suppress(Lost):
             assert await self.one[process](key) >= floor
-        except Lost:
-            pass
 
     async def call_many(self, process: int) -> None:
         await self.turns.take()
