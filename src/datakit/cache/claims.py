@@ -60,10 +60,7 @@ class Claims:
         self, mine: Mapping[str, Claim], outcome: Mapping[str, Loaded[Any]] | Raised
     ) -> None:
         """Give those who wait for `mine` what there is now under their keys, or the error."""
-        with self._lock:
-            for key, claim in mine.items():
-                if self._claims.get(key) is claim:
-                    del self._claims[key]
+        self._end(mine)
         for key, claim in mine.items():
             if not isinstance(outcome, Raised):
                 claim.set_result(outcome[key])
@@ -71,3 +68,16 @@ class Claims:
                 claim.set_exception(outcome.error)
             else:
                 claim.set_result(ABANDONED)
+
+    def abandon(self, mine: Mapping[str, Claim]) -> None:
+        """Let those who wait for `mine` load themselves, where it is not settled."""
+        self._end(mine)
+        for claim in mine.values():
+            if not claim.done():
+                claim.set_result(ABANDONED)
+
+    def _end(self, mine: Mapping[str, Claim]) -> None:
+        with self._lock:
+            for key, claim in mine.items():
+                if self._claims.get(key) is claim:
+                    del self._claims[key]

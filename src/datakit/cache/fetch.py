@@ -121,7 +121,7 @@ class Fetcher:
             case "soon":
                 return self._soon(*args)
             case "apart":
-                return self.run(args[0])
+                return self._apart(*args)
             case "join":
                 return self._join(*args)
         if name not in ENDINGS:
@@ -152,14 +152,27 @@ class Fetcher:
         return self._flight.run(key, lambda: self.run(todo()), wait=wait)
 
     def _behind(self, todo: Callable[[], Steps[T | Raised]], then: Callable[[], None]) -> bool:
-        if self._refresh_threads:
-            self._submit(todo).add_done_callback(lambda _: then())
-        return bool(self._refresh_threads)
+        if not self._refresh_threads:
+            return False
+        try:
+            refresh = self._submit(todo)
+        except RuntimeError:  # no thread can be started: the caller does it
+            return False
+        refresh.add_done_callback(lambda _: then())
+        return True
 
     def _soon(self, key: str, todo: Callable[..., Steps[T | Raised]], seconds: float) -> T:
         if self._refresh_threads and key not in self._flight:
             return self._submit(todo).result(deadline.bound(seconds))
         return self.run(todo(wait=seconds))
+
+    def _apart(
+        self, todo: Callable[[], Steps[T | Raised]], key: str, then: Callable[[], None]
+    ) -> T:
+        try:
+            return self.run(todo())
+        finally:
+            then()
 
     def _submit(self, todo: Callable[[], Steps[T | Raised]]) -> "Future[T]":
         """Take the steps in a thread of our own, outside the caller's deadline."""

@@ -161,8 +161,11 @@ class AsyncFetcher:
             raise over(f"loading {key!r}")
         return task.result()
 
-    async def _apart(self, todo: Steps[T | Raised], key: str) -> T:
-        task = self._spawn(todo)
+    async def _apart(
+        self, todo: Callable[[], Steps[T | Raised]], key: str, then: Callable[[], None]
+    ) -> T:
+        task = self._spawn(todo())
+        task.add_done_callback(lambda _: then())
         return await _within(deadline.remaining(), asyncio.shield(task), f"loading {key!r}")
 
     def _spawn(self, todo: Steps[T | Raised]) -> "asyncio.Task[T]":

@@ -15,7 +15,8 @@ arguments of a method of `Backend`, answered also by `Failed`, or one of those t
   `then()`. Gives whether that is possible.
 - `("soon", key, todo, seconds)`: what the steps of `todo()` give, or TimeoutError after `seconds`;
   as `todo(wait=seconds)` where they run in the caller's thread.
-- `("apart", todo, key)`: what the steps `todo` give, which go on when the caller gives up.
+- `("apart", todo, key, then)`: what the steps of `todo()` give, which go on when the caller gives
+  up; `then()` is called when they have ended, or never begun.
 - `("join", claim, key)`: what another batch gives.
 """
 

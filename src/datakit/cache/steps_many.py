@@ -58,7 +58,9 @@ class Many(Generic[T]):
             while missing:
                 mine, others = self.claims.claim(missing)
                 if mine:
-                    results = yield "apart", self._settle_claims(mine, asked), missing[0]
+                    todo = partial(self._settle_claims, mine, asked)
+                    end = partial(self.claims.abandon, mine)
+                    results = yield "apart", todo, missing[0], end
                     values |= {
                         key: one.value for key, one in results.items() if one.value is not NO_VALUE
                     }
@@ -84,11 +86,7 @@ class Many(Generic[T]):
     def _settle_claims(
         self, mine: dict[str, Claim], asked: bool
     ) -> Steps[dict[str, Loaded[T]] | Raised]:
-        outcome: dict[str, Loaded[T]] | Raised
-        try:
-            outcome = yield from self._settle(list(mine), asked)
-        except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
-            outcome = Raised(exc)
+        outcome = yield from self._settle(list(mine), asked)
         self.claims.settle(mine, outcome)
         return outcome
 

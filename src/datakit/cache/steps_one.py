@@ -58,12 +58,13 @@ class One(Generic[T]):
             return cast("T", found.value)
         todo = partial(self._share, newer_than=found.entry.stored_at)
         end = partial(self.core.end_renewal, self.key)
-        if (yield "behind", todo, end):
-            return cast("T", found.value)
+        is_behind = False
         try:
-            return (yield from todo())
+            is_behind = yield "behind", todo, end
+            return cast("T", found.value) if is_behind else (yield from todo())
         finally:
-            end()
+            if not is_behind:
+                end()
 
     def _share(
         self, *, asked: bool = True, newer_than: float | None = None, wait: float | None = None

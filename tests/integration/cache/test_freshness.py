@@ -130,6 +130,26 @@ def test_refreshing_threads_load_behind_the_callers_back(
     cache.close()
 
 
+def test_a_caller_refreshes_where_no_thread_can_be_started(
+    url: str, product: Any, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the interpreter shuts down, or at the system's limit of threads."""
+    cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5, clock=clock, refresh_threads=1)
+    names = iter("abc")
+    get_product = SyncSide(cache).function(
+        lambda n: product(n, next(names), []), ttl=60, stale_while_revalidate=60
+    )
+    assert get_product(7).name == "a"
+    clock.advance(70)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert get_product(7).name == "b"
+    cache.close()
+
+
 def test_stale_if_error(
     side: Any, product: Any, clock: FakeClock, seen: list[events.Event]
 ) -> None:

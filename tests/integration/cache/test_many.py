@@ -138,6 +138,25 @@ async def test_overlapping_batches_of_tasks(url: str) -> None:
     await cache.aio.close()
 
 
+async def test_a_batch_whose_task_never_began_keeps_nobody_from_its_keys(url: str) -> None:
+    """As when an event loop ends: it cancels tasks before their first step."""
+    cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5)
+
+    @cache.cached_many(ttl=60, by="ids")
+    async def load_products(ids: Sequence[int]) -> dict[int, int]:
+        return {n: n * n for n in ids}
+
+    known = asyncio.all_tasks()
+    batch = asyncio.create_task(load_products([1, 2]))
+    while not (apart := asyncio.all_tasks() - known - {batch}):  # noqa: ASYNC110 - it is a step that is waited for
+        await asyncio.sleep(0)
+    apart.pop().cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await batch
+    assert await load_products([2, 3]) == {2: 4, 3: 9}
+    await cache.aio.close()
+
+
 def test_two_processes_load_each_key_once(redis_server: RedisServer) -> None:
     """The leases are taken one by one: what the other loads is waited for."""
     namespace = uuid.uuid4().hex
