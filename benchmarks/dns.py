@@ -76,7 +76,7 @@ def memory() -> None:
     before = tracemalloc.get_traced_memory()[0]
     for n in range(NAMES):
         found = Found((f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}",), (), 300.0, "127.0.0.1:53")
-        resolver._keep((f"host-{n}.shop.internal", "A"), found, "network")
+        resolver._kept.keep((f"host-{n}.shop.internal", "A"), found, "network")
     ours = (tracemalloc.get_traced_memory()[0] - before) / NAMES
     del resolver
     gc.collect()

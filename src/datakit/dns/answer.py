@@ -41,7 +41,6 @@ class TtlRules:
     min_ttl: float = 0.0
     max_ttl: float = 300.0
     negative_max_ttl: float = 5.0
-    max_stale: float = 3600.0
 
     def positive(self, ttl: float) -> float:
         """Return how long records hold whose lowest TTL along the chain is `ttl`."""

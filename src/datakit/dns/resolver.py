@@ -145,7 +145,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         try:
             return self._flights.run(key, work, wait=self._patience(key))
         except DeadlineExceededError:
-            known = self._known(key)
+            known = self._kept.known(key)
             if known is None:
                 raise
             return known
@@ -159,7 +159,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         outcomes: list[Answer | DnsError] = []
 
         def look_up_first() -> None:
-            if not self._is_only_known(second, first):
+            if not self._kept.is_only_known(second, first):
                 outcomes.append(_outcome(partial(self.lookup, *first)))
                 return
             try:
@@ -167,7 +167,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
                     outcomes.append(_outcome(partial(self.lookup, *first)))
             except DeadlineExceededError:
                 until = self._clock.monotonic() + FAILURE_RECHECK
-                outcomes.append(_outcome(lambda: self._give_up_on(first, until)))
+                outcomes.append(_outcome(lambda: self._kept.give_up_on(first, until)))
 
         def ask_both() -> Answer:
             self._counters.misses += 1
@@ -179,7 +179,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
             if found is not None:
                 return found
             self._left[second] = (resolution, inquiry)
-            return self._give_up_on(second, resolution.until)
+            return self._kept.give_up_on(second, resolution.until)
 
         found = _outcome(lambda: self._shared(second, ask_both))
         if not outcomes:
@@ -205,7 +205,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
             answer = self._advance(key, resolution, inquiry, patience)
             if answer is not None:
                 return answer
-            instead = self._instead(key, resolution)
+            instead = self._kept.instead(key, resolution.until)
             if instead is not None:
                 self._left[key] = (resolution, inquiry)
                 return instead
@@ -219,7 +219,7 @@ class Resolver(ResolverBase[SingleFlight[Answer]]):
         resolution, inquiry = self._left.pop(key, None) or (None, None)
         if resolution is None or inquiry is None or not inquiry.is_own:
             return None
-        if self._is_outdated(key, resolution.begun_at):
+        if self._kept.is_outdated(key, resolution.begun_at):
             return None
         if self._clock.monotonic() >= resolution.until and not inquiry.has_reply:
             return None

@@ -68,7 +68,7 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
                 key, lambda: self._ask_unless_known(key), wait=self._patience(key)
             )
         except DeadlineExceededError:
-            known = self._known(key)
+            known = self._kept.known(key)
             if known is None:
                 raise
             return known
@@ -168,7 +168,7 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
         Once the first has addresses, the second has 50 ms more. When the second's are known and
         the first's are not, the first has no longer than stale data waits.
         """
-        wait_first = CLIENT_RESPONSE if self._is_only_known(second, first) else None
+        wait_first = CLIENT_RESPONSE if self._kept.is_only_known(second, first) else None
         tasks = [asyncio.create_task(self._outcome(key)) for key in (first, second)]
         try:
             outcomes = [await self._in_time(first, tasks[0], wait_first, FAILURE_RECHECK)]
@@ -196,7 +196,7 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
             return task.result()
         self._let_go_on(task)
         try:
-            return self._give_up_on(key, self._clock.monotonic() + hold)
+            return self._kept.give_up_on(key, self._clock.monotonic() + hold)
         except ResolveTimeoutError as exc:
             return exc
 
@@ -213,7 +213,7 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
         going = asyncio.create_task(_settled(run(resolution.steps())))
         try:
             await asyncio.wait([going], timeout=resolution.answer_by - self._clock.monotonic())
-            instead = None if going.done() else self._instead(key, resolution)
+            instead = None if going.done() else self._kept.instead(key, resolution.until)
             if instead is None:
                 return self._landed(key, resolution, *(await going))
         except BaseException:
@@ -237,16 +237,16 @@ class AsyncResolver(ResolverBase[AsyncSingleFlight[Answer]]):
 
     def _landed_late(self, key: Key, resolution: Resolution, task: "asyncio.Task[Settled]") -> None:
         """Keep what a lookup that was left has found, unless it is known better by now."""
-        if self._is_outdated(key, resolution.begun_at):
+        if self._kept.is_outdated(key, resolution.begun_at):
             return
-        entry = self._cache.get(key)
+        entry = self._kept.get(key)
         outcome = None if task.cancelled() else task.result()[0]
         if outcome is not None:
             with suppress(DnsError):
                 self._ended(key, outcome, resolution)
         elif entry is not None and entry.is_known:
             # The event loop may have ended, which says nothing of the servers.
-            self._put_off(entry, 0.0 if task.cancelled() else FAILURE_RECHECK)
+            self._kept.put_off(entry, 0.0 if task.cancelled() else FAILURE_RECHECK)
 
 
 async def _settled(work: "Coroutine[Any, Any, Outcome]") -> Settled:

@@ -1,4 +1,4 @@
-"""What `Resolver` and `AsyncResolver` share: the cache and every decision, no I/O."""
+"""What `Resolver` and `AsyncResolver` share: when to ask, and what becomes of it. No I/O."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,11 +17,8 @@ from datakit.dns.answer import (
     CLIENT_RESPONSE,
     FAILURE_HOLD,
     FAILURE_RECHECK,
-    PREFETCH_FROM,
-    PREFETCH_LEAST_TTL,
     SUSPECT_RECHECK,
     Answer,
-    Entry,
     Freshness,
     TtlRules,
     decide,
@@ -30,6 +27,7 @@ from datakit.dns.answer import (
 from datakit.dns.config import Configuration
 from datakit.dns.counters import Counters, ResolverStats
 from datakit.dns.hosts import literal, local_records
+from datakit.dns.kept import LATE_TTL, Kept, again, kind, use
 from datakit.dns.question import Key, key_of
 from datakit.dns.resolution import Absent, Found, Outcome, Resolution
 from datakit.dns.watchers import TYPES, Change, Watchers
@@ -38,7 +36,6 @@ from datakit.errors import (
     DeadlineExceededError,
     DnsError,
     NoDataError,
-    ResolveTimeoutError,
     ServerFailureError,
 )
 from datakit.resilience import checks
@@ -53,9 +50,6 @@ UNHEALTHY_FOR = 30.0
 
 MAX_UNHEALTHY = 1_000
 """Failed addresses remembered."""
-
-LATE_TTL = 0.001
-"""Seconds for which an answer holds that was over before it was read: then it is stale data."""
 
 F = TypeVar("F")
 """The kind of single flight that a twin uses."""
@@ -117,18 +111,20 @@ class ResolverBase(ABC, Generic[F]):
                 f"{owner}(min_ttl={min_ttl!r}): must be max_ttl ({max_ttl!r}) or less"
             )
         self._configuration = Configuration(servers, zones, search)
-        self._rules = TtlRules(min_ttl, max_ttl, negative_max_ttl, max_stale)
-        self._prefetch = prefetch
+        self._rules = TtlRules(min_ttl, max_ttl, negative_max_ttl)
         self._timeout = timeout
         self._deadline = deadline
         self._hosts_file = Path("/etc/hosts" if hosts else "/dev/null")
         self._allowed = AllowedNetworks(owner, allowed_networks)
         self._clock = clock
         self._flights = self._new_flights()
-        self._cache: LRUCache[Key, Entry] = LRUCache(cache_size)
         self._unhealthy: LRUCache[str, float] = LRUCache(MAX_UNHEALTHY)
         self._watchers = Watchers()
         self._counters = Counters()
+        self._kept = Kept(
+            cache_size, max_stale=max_stale, prefetch=prefetch, clock=clock,
+            counters=self._counters,
+        )  # fmt: skip
         self._flushed_at = -math.inf
 
     @classmethod
@@ -139,7 +135,7 @@ class ResolverBase(ABC, Generic[F]):
     def flush(self) -> None:
         """Forget every answer, and whatever is under way."""
         self._flushed_at = self._clock.monotonic()
-        self._cache.clear()
+        self._kept.clear()
 
     def stats(self) -> ResolverStats:
         """Return the counts since the resolver was made."""
@@ -152,12 +148,8 @@ class ResolverBase(ABC, Generic[F]):
         The address is tried last for 30 s. The next lookup asks the servers again, however long
         the TTL: at most ten times a second, and once a second while none of them answers.
         """
-        now = self._clock.monotonic()
-        self._unhealthy[ip] = now + UNHEALTHY_FOR
-        entry = self._cache.get(key_of(name, _kind(ip)))
-        if entry is not None and isinstance(entry.outcome, Answer):
-            entry.suspected_at = now
-            entry.retry_at = min(entry.retry_at, now + SUSPECT_RECHECK)
+        self._unhealthy[ip] = self._clock.monotonic() + UNHEALTHY_FOR
+        self._kept.suspect(key_of(name, kind(ip)))
 
     def watch(
         self,
@@ -183,7 +175,7 @@ class ResolverBase(ABC, Generic[F]):
         known = {
             key: frozenset(entry.outcome.records)
             for key in keys
-            if (entry := self._cache.get(key)) and isinstance(entry.outcome, Answer)
+            if (entry := self._kept.get(key)) and isinstance(entry.outcome, Answer)
         }
         unwatch = self._watchers.add(keys[0][0], callback, known)
         if every is None:
@@ -206,7 +198,7 @@ class ResolverBase(ABC, Generic[F]):
         Raises:
             DnsError: the stored outcome is an absence.
         """
-        entry = self._cache.get(key)
+        entry = self._kept.get(key)
         if entry is None:
             return self._local(key)
         now = self._clock.monotonic()
@@ -222,12 +214,12 @@ class ResolverBase(ABC, Generic[F]):
             late = None if entry.is_known else self._late(key)
             if late is not None:
                 return late
-            raise _again(entry.outcome)
+            raise again(entry.outcome)
         if freshness is Freshness.STALE:
             failed_before = entry.retry_at > 0
             waits = now < entry.retry_at or (failed_before and now < entry.asking_until)
             if waits or enclosing.remaining() == 0:
-                return self._late(key) or self._stale(key, entry)
+                return self._late(key) or self._kept.stale(key, entry)
             entry.asking_until = now + self._deadline
         return self._local(key)
 
@@ -235,14 +227,9 @@ class ResolverBase(ABC, Generic[F]):
         """Return what has come of a lookup that its caller left, when it must be looked for."""
         return None
 
-    def _is_outdated(self, key: Key, begun_at: float) -> bool:
-        """Return whether what is known of `key` is newer than a lookup begun at that second."""
-        entry = self._cache.get(key)
-        return entry is not None and entry.is_known and entry.fetched_at > begun_at
-
     def _must_ask(self, key: Key) -> bool:
         """Return whether a lookup of `key` would ask the servers."""
-        entry = self._cache.get(key)
+        entry = self._kept.get(key)
         if entry is None:
             return local_records(*key, self._hosts_file) is None
         now = self._clock.monotonic()
@@ -255,12 +242,12 @@ class ResolverBase(ABC, Generic[F]):
         Raises:
             DnsError: it found an absence.
         """
-        entry = self._cache.get(key)
+        entry = self._kept.get(key)
         now = self._clock.monotonic()
         if entry is None or now < entry.asking_until:
             return None
         fresh = decide(entry, now, self._clock.wall()) is Freshness.FRESH
-        return _use(entry.outcome) if fresh else None
+        return use(entry.outcome) if fresh else None
 
     def _local(self, key: Key) -> Answer | None:
         records = local_records(*key, self._hosts_file)
@@ -271,7 +258,7 @@ class ResolverBase(ABC, Generic[F]):
             raise NoDataError(f"{key[0]} has no {key[1]} record")
         found = self._allowed.part_of(key, Found(records, (), HOSTS_TTL, "the hosts file"))
         self._watchers.found(key, frozenset(found.records))
-        return self._keep(key, replace(found, server=""), "hosts")
+        return self._kept.keep(key, replace(found, server=""), "hosts")
 
     def _begin(self, key: Key) -> Resolution:
         """Return the lookup of `key` to carry out.
@@ -282,7 +269,7 @@ class ResolverBase(ABC, Generic[F]):
         self._counters.asked += 1
         now = self._clock.monotonic()
         own = patience = self._deadline
-        if self._usable(key, now) is not None:
+        if self._kept.usable(key) is not None:
             left = enclosing.remaining()
             half = own if left is None else left / 2  # the rest is for using the answer
             patience = enclosing.bound(min(own, CLIENT_RESPONSE, half))
@@ -311,79 +298,26 @@ class ResolverBase(ABC, Generic[F]):
         Raises:
             DnsError: it is an absence, or nothing of it may be used.
         """
-        known = self._cache.get(key)
-        if known is not None and self._is_outdated(key, resolution.begun_at):
-            return _use(known.outcome)
+        known = self._kept.get(key)
+        if known is not None and self._kept.is_outdated(key, resolution.begun_at):
+            return use(known.outcome)
         suspected_at = known.suspected_at if known is not None else -math.inf
         if suspected_at <= resolution.begun_at:
             suspected_at = -math.inf
         flushed = resolution.begun_at < self._flushed_at
         if isinstance(outcome, Absent):
             error = outcome.error
-            self._insert(key, error, 0.0 if flushed else self._rules.negative(outcome.ttl))
+            self._kept.insert(key, error, 0.0 if flushed else self._rules.negative(outcome.ttl))
             self._watchers.found(key, frozenset())
-            raise _again(error)
+            raise again(error)
         outcome = self._allowed.part_of(key, outcome)
         age = resolution.age if is_late or resolution.age > 2 * self._deadline else 0.0
         ttl = 0.0 if flushed else self._rules.positive(outcome.ttl)
         kept = replace(outcome, ttl=max(ttl - age, min(ttl, LATE_TTL)))
-        answer = self._keep(key, kept, "network", suspected_at)
+        answer = self._kept.keep(key, kept, "network", suspected_at)
         self._watchers.found(key, frozenset(answer.records))
         events.emit(events.NameResolved, *key, answer.records, kept.ttl)
         return answer
-
-    def _adopt(self, name: str, ips: Sequence[str]) -> None:
-        """Take `ips` for the last known addresses of `name`, to be used when no server answers."""
-        for rdtype in ("A", "AAAA"):
-            records = tuple(ip for ip in ips if _kind(ip) == rdtype)
-            if records:
-                key = key_of(name, rdtype)
-                self._keep(key, Found(records, (), LATE_TTL, ""), "system")
-                self._cache[key].expires_at = self._cache[key].fetched_at  # stale at once
-
-    def _keep(self, key: Key, found: Found, source: str, suspected_at: float = -math.inf) -> Answer:
-        expires_at = self._clock.monotonic() + found.ttl
-        answer = Answer(
-            *key, found.records, found.chain, source, found.server, expires_at, self._clock,
-            found.extended_error,
-        )  # fmt: skip
-        kept = answer if source == "hosts" else replace(answer, source="cache")
-        self._insert(key, kept, found.ttl, suspected_at=suspected_at)
-        return answer
-
-    def _insert(
-        self,
-        key: Key,
-        outcome: Answer | DnsError,
-        ttl: float,
-        *,
-        failures: int = 0,
-        suspected_at: float = -math.inf,
-    ) -> None:
-        """Store an outcome for `ttl` seconds; one of 0 is shared by its waiters and not stored."""
-        if ttl <= 0:
-            self._cache.pop(key, None)
-            return
-        now = self._clock.monotonic()
-        is_answer = isinstance(outcome, Answer)
-        asked = isinstance(outcome, Answer) and outcome.source != "hosts"
-        ahead = asked and self._prefetch and ttl >= PREFETCH_LEAST_TTL
-        self._cache[key] = Entry(
-            outcome=outcome,
-            fetched_at=now,
-            expires_at=now + ttl,
-            wall_expires_at=self._clock.wall() + ttl,
-            stale_until=now + ttl + (self._rules.max_stale if is_answer else 0.0),
-            prefetch_at=now + ttl * PREFETCH_FROM if ahead else float("inf"),
-            failures=failures,
-            suspected_at=suspected_at,
-        )
-
-    def _usable(self, key: Key, now: float) -> Entry | None:
-        """Return what is known of `key` and may be used when no server answers."""
-        entry = self._cache.get(key)
-        known = entry is not None and isinstance(entry.outcome, Answer)
-        return entry if known and entry is not None and now < entry.stale_until else None
 
     def _failed(self, key: Key, error: DnsError | DeadlineExceededError) -> Answer:
         """Return the last known answer, when there is one that may still be used.
@@ -393,75 +327,30 @@ class ResolverBase(ABC, Generic[F]):
             DeadlineExceededError: there is none, and the caller's own deadline is over, which
                 says nothing of the servers.
         """
-        now = self._clock.monotonic()
         hurried = enclosing.remaining() == 0
-        entry = self._usable(key, now)
+        entry = self._kept.usable(key)
         if entry is not None:
             soon = hurried or entry.suspect
-            return self._go_on(key, entry, SUSPECT_RECHECK if soon else FAILURE_RECHECK)
+            return self._kept.go_on(key, entry, SUSPECT_RECHECK if soon else FAILURE_RECHECK)
         self._counters.failures += 1
         if isinstance(error, DeadlineExceededError):
             raise error
         if hurried:
             raise over(f"resolving {key[0]} {key[1]}") from error
-        before = self._cache.get(key)
+        before = self._kept.get(key)
         failures = 1 + (before.failures if before is not None else 0)
         grows = isinstance(error, ServerFailureError)
-        self._insert(
+        self._kept.insert(
             key, error, failure_hold(failures) if grows else FAILURE_HOLD, failures=failures
         )
         raise error
 
-    def _instead(self, key: Key, resolution: Resolution) -> Answer | None:
-        """Return the last known answer for a caller that leaves its lookup to go on.
-
-        None when there is none any more.
-        """
-        entry = self._usable(key, self._clock.monotonic())
-        if entry is None:
-            return None
-        seconds = SUSPECT_RECHECK if entry.suspect else FAILURE_RECHECK
-        return self._go_on(key, entry, seconds, asking_until=resolution.until)
-
-    def _go_on(
-        self, key: Key, entry: Entry, seconds: float, *, asking_until: float = 0.0
-    ) -> Answer:
-        """Return the last known answer; when it is stale, leave the servers alone for a while."""
-        is_fresh = self._put_off(entry, seconds, asking_until)
-        return _use(entry.outcome) if is_fresh else self._stale(key, entry)
-
-    def _put_off(self, entry: Entry, seconds: float, asking_until: float = 0.0) -> bool:
-        """Leave the servers alone for `seconds`; while it is fresh, only if one is being asked.
-
-        Return whether it is fresh.
-        """
-        now = self._clock.monotonic()
-        is_fresh = decide(entry, now, self._clock.wall()) is Freshness.FRESH
-        entry.retry_at = now if is_fresh else now + seconds
-        entry.asking_until = asking_until or (entry.asking_until if is_fresh else 0.0)
-        return is_fresh
-
-    def _known(self, key: Key) -> Answer | None:
-        """Return the last known answer for a caller who cannot wait for a better one."""
-        now = self._clock.monotonic()
-        entry = self._usable(key, now)
-        if entry is None:
-            return None
-        fresh = decide(entry, now, self._clock.wall()) is Freshness.FRESH
-        return _use(entry.outcome) if fresh else self._stale(key, entry)
-
     def _patience(self, key: Key) -> float | None:
         """Return the seconds to wait for another's lookup; None where nothing is known."""
         left = enclosing.remaining()
-        if left is None or self._usable(key, self._clock.monotonic()) is None:
+        if left is None or self._kept.usable(key) is None:
             return None
         return min(CLIENT_RESPONSE, left / 2)
-
-    def _stale(self, key: Key, entry: Entry) -> Answer:
-        answer = _use(entry.outcome)
-        self._counters.stale += 1
-        events.emit(events.StaleServed, *key)
-        return replace(answer, source="stale")
 
     @staticmethod
     def _found(outcomes: Sequence[Answer | DnsError]) -> list[str]:
@@ -475,28 +364,6 @@ class ResolverBase(ABC, Generic[F]):
             return found
         errors = [error for error in outcomes if isinstance(error, DnsError)]
         raise min(errors, key=lambda error: isinstance(error, NoDataError))
-
-    def _give_up_on(self, key: Key, until: float) -> Answer:
-        """Leave a family alone until that second whose answer did not come with the other's.
-
-        Return what is known of it from before.
-
-        Raises:
-            ResolveTimeoutError: nothing is.
-        """
-        now = self._clock.monotonic()
-        entry = self._usable(key, now)
-        if entry is not None:
-            seconds = SUSPECT_RECHECK if entry.suspect else FAILURE_RECHECK
-            return self._go_on(key, entry, seconds, asking_until=until)
-        error = ResolveTimeoutError(f"no DNS server answered for {key[0]} {key[1]} in time")
-        self._insert(key, error, max(until - now, FAILURE_HOLD))
-        raise _again(error)
-
-    def _is_only_known(self, key: Key, other: Key) -> bool:
-        """Return whether there are addresses of `key`'s family to use, and none of the other's."""
-        now = self._clock.monotonic()
-        return self._usable(key, now) is not None and self._usable(other, now) is None
 
     def _sorted(self, ips: Iterable[str], port: int) -> tuple[Address, ...]:
         now = self._clock.monotonic()
@@ -516,18 +383,3 @@ def families(name: str, has_ipv6: bool) -> tuple[str, ...]:
     if version is not None:
         return (version,)
     return ("A", "AAAA") if has_ipv6 else ("A",)
-
-
-def _kind(ip: str) -> str:
-    return "AAAA" if ":" in ip else "A"
-
-
-def _use(outcome: Answer | DnsError) -> Answer:
-    if isinstance(outcome, Answer):
-        return outcome
-    raise _again(outcome)
-
-
-def _again(error: DnsError) -> DnsError:
-    """Return the same error made anew: a raised exception collects tracebacks."""
-    return type(error)(*error.args)

@@ -69,7 +69,7 @@ class _SystemFirst(ABC, Generic[R]):
         """Return the resolver that takes over, and knows what the system said last."""
         if self._own is None:
             own = self._new_resolver()
-            own._adopt(*self._known)
+            own._kept.adopt(*self._known)
             self._own = own
         return self._own
 

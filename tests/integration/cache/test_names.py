@@ -11,7 +11,7 @@ import redis
 
 from datakit import AsyncResolver, Resolver, events
 from datakit.cache import Cache
-from datakit.dns.answer import SUSPECT_RECHECK
+from datakit.dns.answer import SUSPECT_HOLD
 from datakit.errors import CacheUnavailableError, ConfigError
 from datakit.testing import DnsServer, FaultProxy, MemcachedServer, RedisServer
 
@@ -120,7 +120,7 @@ def test_a_demoted_primary_is_left_as_soon_as_it_says_so(
         dns_server.set(NAME, "A", [old.address], ttl=300)
         side = side_of(Cache(named(old), timeout=5, resolver=Resolver([dns_server.endpoint])))
         side.set("k", "before", 60)
-        time.sleep(SUSPECT_RECHECK)  # a name is asked for no more often, whatever fails
+        time.sleep(SUSPECT_HOLD)  # a name is asked for no more often, whatever fails
         redis.Redis(old.address, old.port).replicaof(new.address, new.port)
         dns_server.set(NAME, "A", [new.address], ttl=300)
         with pytest.raises(CacheUnavailableError, match="ReadOnly"):
