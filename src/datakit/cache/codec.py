@@ -122,8 +122,6 @@ _PLAIN: Final[dict[str, Codec[Any]]] = {
     "msgpack": Codec(_ENCODE["msgpack"], _PLAIN_DECODE),
     "json": Codec(_ENCODE["json"], msgspec.json.Decoder().decode),
 }
-PLAIN: Final = _PLAIN["msgpack"]
-"""The codec without a type: dicts, lists, text, numbers, bytes, None."""
 
 
 def plain_codec(codec: CodecName) -> Codec[Any]:

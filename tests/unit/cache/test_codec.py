@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datakit.cache.codec import PLAIN, codec_of
+from datakit.cache.codec import codec_of, plain_codec
 from datakit.errors import CodecError, ConfigError
 
 
@@ -81,6 +81,7 @@ def test_annotated_types(function: Any, value: Any) -> None:
     assert type(decoded) is type(value)
 
 
+PLAIN = plain_codec("msgpack")
 JSONLIKE = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False)
     | st.text() | st.binary(),
