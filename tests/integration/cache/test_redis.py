@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ import redis
 
 from datakit import events
 from datakit.cache import Cache
+from datakit.cache.backends.base import Fill
+from datakit.cache.backends.redis_dialect import RedisDialect
 from datakit.errors import CacheUnavailableError, DeadlineExceededError
 from datakit.resilience import deadline
 from datakit.testing import FaultProxy, RedisServer
@@ -202,6 +205,26 @@ def test_deadline_bounds_an_operation(side: Any, own_server: RedisServer) -> Non
     with at_most(0.05), deadline(0.05), pytest.raises(DeadlineExceededError):
         side.get_or_load("k", lambda: calls.append(1), 60)
     assert calls == []
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+def test_a_put_wins_over_a_load_that_began_when_half_of_it_was_sent(
+    redis_server: RedisServer, sent: int
+) -> None:
+    """A large value is a while on its way, and the server serves others meanwhile."""
+    dialect, key = RedisDialect(), uuid.uuid4().hex
+    server: Any = raw(redis_server)
+
+    def ask(request: Any, first: int = 0, end: int | None = None) -> Any:
+        return request.read([server.execute_command(*c) for c in request.commands[first:end]])
+
+    put = dialect.set([(key, b"put", 60.0)])
+    ask(put, 0, sent)
+    (grant,) = ask(dialect.acquire([key], 60.0))
+    assert grant.lease is not None
+    ask(put, sent)
+    assert ask(dialect.fill([Fill(key, b"loaded", 60.0, grant.lease)])) == [False]
+    assert server.get(key) == b"put"
 
 
 @contextmanager

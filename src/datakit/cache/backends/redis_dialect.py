@@ -18,12 +18,12 @@ FOREIGN: Final = b"\xc1"
 """Stands for what GET refuses to return: a list or a hash of another program. It is no value in any
 form: neither msgpack nor JSON nor a pickle begins so."""
 
-_FILL: Final = (
-    "if redis.call('GET',KEYS[2])~=ARGV[1] then return 0 end "
-    "if ARGV[3]=='0' then redis.call('SET',KEYS[1],ARGV[2]) "
-    "else redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) end "
+_STORE: Final = (
+    "if ARGV[2]=='0' then redis.call('SET',KEYS[1],ARGV[1]) "
+    "else redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) end "
     "redis.call('DEL',KEYS[2]) return 1"
 )
+_FILL: Final = "if redis.call('GET',KEYS[2])~=ARGV[3] then return 0 end " + _STORE
 _RELEASE: Final = (
     "if redis.call('GET',KEYS[1])~=ARGV[1] then return 0 end return redis.call('DEL',KEYS[1])"
 )
@@ -73,9 +73,10 @@ class RedisDialect:
         return Request([("EVAL", _RELEASE, 1, _lease(key), _token(t)) for key, t in held], _flags)
 
     def set(self, items: Sequence[tuple[str, bytes, float]]) -> Request[None]:
-        """End the leases, then SET."""
+        """SET, and end the lease, in one script for each: a load that begins meanwhile is not
+        stored either. DEL comes first, which a demoted primary refuses in words of its own."""
         leases = [_lease(key) for key, _, _ in items]
-        return Request([("DEL", *leases), *(_set_command(*item) for item in items)], done)
+        return Request([("DEL", *leases), *(_store(_STORE, *item) for item in items)], done)
 
     def delete(self, keys: Sequence[str]) -> Request[None]:
         """One DEL of values and leases."""
@@ -95,16 +96,13 @@ def _milliseconds(seconds: float) -> int:
     return max(1, math.ceil(seconds * 1000))
 
 
-def _set_command(key: str, raw: bytes, seconds: float) -> Command:
-    if seconds == math.inf:
-        return ("SET", key, raw)
-    return ("SET", key, raw, "PX", _milliseconds(seconds))
+def _store(script: str, key: str, raw: bytes, seconds: float, *more: bytes) -> Command:
+    kept = 0 if seconds == math.inf else _milliseconds(seconds)
+    return ("EVAL", script, 2, key, _lease(key), raw, kept, *more)
 
 
 def _fill_command(fill: Fill[bytes]) -> Command:
-    kept = 0 if fill.seconds == math.inf else _milliseconds(fill.seconds)
-    keys = (fill.key, _lease(fill.key))
-    return ("EVAL", _FILL, 2, *keys, _token(fill.lease), fill.stored, kept)
+    return _store(_FILL, fill.key, fill.stored, fill.seconds, _token(fill.lease))
 
 
 def _string(reply: Any) -> bytes | None:
