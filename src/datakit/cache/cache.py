@@ -233,6 +233,7 @@ class Cache:
 
 def _breaker(name: str, clock: WaitingClock) -> CircuitBreaker:
     return CircuitBreaker(
+        minimum_calls=5,  # a lone caller who waits for connect_timeout makes ten in the window
         open_time=0.5,
         max_open_time=2.0,
         counts=lambda exc: counts_against(exc) and not isinstance(exc, RefusedError),

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from datakit import events
+from datakit._bounded import BoundedDict
 from datakit._clock import WaitingClock, uniform
 from datakit.cache import keys
 from datakit.cache.backends.base import RefusedError
@@ -39,6 +40,7 @@ from datakit.errors import (
     DnsError,
 )
 from datakit.resilience.bulkhead import Bulkhead
+from datakit.resilience.deadlines import deadline
 from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
@@ -50,6 +52,13 @@ GONE_AFTER: Final = 1.0
 """Seconds that a lease is respected while loads are bounded. A server that comes back runs what it
 was sent before, for callers that gave up, and what could not be stored has left its lease there:
 most holders are gone."""
+
+UNKEPT_FOR: Final = 10.0
+"""Seconds for which nobody's load of a key is waited for whose last load here gave nothing to keep:
+one would wait for another, each to load again. Source: Varnish's "hit-for-miss"."""
+
+MAX_UNKEPT: Final = 10_000
+"""Keys of which that is remembered."""
 
 ENDINGS: Final = ("fill", "release")
 """Operations that others wait for: asked also when the caller's `deadline` is over."""
@@ -118,6 +127,7 @@ class Core:
     def start_anew(self) -> None:
         """Forget who loads what; called in a forked child, whose threads are gone."""
         self._renewals: dict[str, float] = {}
+        self._unkept: BoundedDict[str, float] = BoundedDict(MAX_UNKEPT)
 
     def key(self, name: str) -> str:
         """Return the key under which the store knows what the user calls `name`."""
@@ -225,8 +235,22 @@ class Core:
         return all(cache != id(self) for cache, _ in loading.get())
 
     def patience(self, lease: float) -> float:
-        """Return the seconds to wait for whoever holds a lease of `lease` seconds."""
-        return min(lease, GONE_AFTER) if self.monotonic() < self.lost_until else lease
+        """Return the seconds to wait for whoever holds a lease of `lease` seconds: half of what is
+        left of the enclosing `deadline` at most, since the holder may be gone."""
+        patience = min(lease, GONE_AFTER) if self.monotonic() < self.lost_until else lease
+        left = deadline.remaining()
+        return patience if left is None else min(patience, left / 2)
+
+    def note_kept(self, key: str, *, is_kept: bool) -> None:
+        """Remember whether a load gave something to keep."""
+        if is_kept:
+            self._unkept.pop(key, None)
+        else:
+            self._unkept[key] = self.monotonic() + UNKEPT_FOR
+
+    def is_unkept(self, key: str) -> bool:
+        """Return whether the last load of `key` gave nothing to keep, a moment ago."""
+        return bool(self._unkept) and self._unkept.get(key, 0.0) > self.monotonic()
 
     def seizes(self, waited_until: float) -> bool:
         """Return whether to take a lease from its holder, who is waited for no more."""

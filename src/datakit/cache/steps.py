@@ -46,6 +46,11 @@ NO_VALUE: Final = object()
 """What a load of many keys gives under one that it has no value for."""
 
 
+HOLDERS: Final = 3
+"""How many others are seen to load a key, one after the other, before it is loaded beside the last:
+what they load is not kept."""
+
+
 class Fate(Enum):
     """What became of a loaded value."""
 
@@ -133,6 +138,7 @@ def fill(core: Core, loaded: Filling, policy: Policy[Any]) -> Steps[dict[str, Fa
                 stored = core.stored(key, entry, policy.freshness.kept)
             except CodecError as exc:
                 core.rejected(key, str(exc))
+                core.note_kept(key, is_kept=False)
         if stored is None:
             unfit[key] = lease
         else:

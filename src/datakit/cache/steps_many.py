@@ -99,6 +99,7 @@ class Many(Generic[T]):
         results: dict[str, Loaded[T]] = {}
         wait_until = core.monotonic() + core.patience(lease)
         pause = steps.FIRST_PAUSE
+        holders: dict[str, set[Any]] = {key: set() for key in pending}
         while pending:
             asked_at = next(core.ticks)
             grants: Any = Failed(OSError())
@@ -108,10 +109,17 @@ class Many(Generic[T]):
             spares: dict[str, Loaded[T]] = {}
             asked = not isinstance(grants, Failed)
             if not isinstance(grants, Failed):
+                for key, grant in zip(pending, grants, strict=True):
+                    holders[key].add(grant.holder)
                 needless = self._sort_out(pending, grants, asked_at, results, held, spares)
                 yield from self._give_back(needless, results)
             is_late = not asked or core.monotonic() >= wait_until
-            wanted = [key for key in pending if key in held or (is_late and key not in results)]
+            wanted = [
+                key
+                for key in pending
+                if key in held
+                or (key not in results and (is_late or self._is_alone(key, holders[key])))
+            ]
             if wanted:
                 loaded = yield from self._load(wanted, held, spares, asked_at, asked=asked)
                 if isinstance(loaded, Raised):
@@ -122,6 +130,10 @@ class Many(Generic[T]):
                 yield "sleep", pause * uniform(0.5, 1.0)
                 pause = min(pause * 2, steps.LONGEST_PAUSE)
         return results
+
+    def _is_alone(self, key: str, holders: set[Any]) -> bool:
+        """Return whether what others load of `key` is not worth waiting for."""
+        return len(holders) >= steps.HOLDERS or self.core.is_unkept(key)
 
     def _sort_out(
         self,
@@ -134,7 +146,7 @@ class Many(Generic[T]):
     ) -> dict[str, Lease]:
         """Put each key where it belongs; return the leases that nobody needs."""
         needless: dict[str, Lease] = {}
-        for key, (stored, lease) in zip(keys, grants, strict=True):
+        for key, (stored, lease, _) in zip(keys, grants, strict=True):
             found = self.core.judge(key, stored, self.policy, again=True)
             if steps.is_settled(found, None, leased=lease is not None):
                 results[key] = steps.as_loaded(found, asked_at)
@@ -175,14 +187,17 @@ class Many(Generic[T]):
             values = yield "load", work, keys, policy.load_timeout, bounded
             policy.took(core.monotonic() - began)
             loaded = {key: self._loaded(key, values) for key in keys}
-            for key, lease in held.items():
-                value, payload = loaded[key].value, loaded[key].payload
-                seconds = 0.0 if value is NO_VALUE else policy.seconds_for(value)
-                filling[key] = (value, payload, seconds, lease)
+            for key, one in loaded.items():
+                seconds = 0.0 if one.payload is None else policy.seconds_for(one.value)
+                core.note_kept(key, is_kept=seconds > 0)
+                if key in held:
+                    filling[key] = (one.value, one.payload, seconds, held[key])
         except GeneratorExit:
             raise
         except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
             core.stats.load_errors += 1
+            for key in keys:
+                core.note_kept(key, is_kept=False)
             yield from self._give_back(held, spares)
             if not isinstance(exc, Exception) or not spares.keys() >= set(keys):
                 return Raised(exc)

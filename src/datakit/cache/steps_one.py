@@ -116,19 +116,23 @@ class One(Generic[T]):
         found: Found[T] = NOTHING
         asked_at = 0
         if asked:
-            wait_until = core.monotonic() + core.patience(policy.lease)
+            patience = 0.0 if core.is_unkept(self.key) else core.patience(policy.lease)
+            wait_until = core.monotonic() + patience
             pause = steps.FIRST_PAUSE
+            holders = set()
             while True:
                 asked_at = next(core.ticks)
                 grants = yield "acquire", (self.key,), policy.lease, core.seizes(wait_until)
                 if isinstance(grants, Failed):
                     asked = False
                     break
-                stored, lease = grants[0]
+                stored, lease, holder = grants[0]
+                holders.add(holder)
                 found = core.judge(self.key, stored, policy, again=True)
                 if steps.is_settled(found, newer_than, leased=lease is not None):
                     return (yield from self._instead(found, lease, asked_at))
-                if lease is not None or core.monotonic() >= wait_until:
+                is_late = core.monotonic() >= wait_until or len(holders) >= steps.HOLDERS
+                if lease is not None or is_late:
                     break
                 yield "sleep", pause * uniform(0.5, 1.0)
                 pause = min(pause * 2, steps.LONGEST_PAUSE)
@@ -165,10 +169,12 @@ class One(Generic[T]):
             policy.took(core.monotonic() - began)
             payload = core.payload(key, policy.codec, value)
             seconds = 0.0 if payload is None else policy.seconds_for(value)
+            core.note_kept(key, is_kept=seconds > 0)
         except GeneratorExit:
             raise
         except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
             core.stats.load_errors += 1
+            core.note_kept(key, is_kept=False)
             if found.entry is None or not isinstance(exc, Exception):
                 yield from self._untouched(lease)
                 return Raised(exc)

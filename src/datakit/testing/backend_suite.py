@@ -160,6 +160,19 @@ async def a_lease_is_given_back(subject: Subject) -> None:
     assert await subject.get(subject.key()) is None
 
 
+async def the_holder_of_a_lease_is_told_from_the_next_one(subject: Subject) -> None:
+    """So that who waits sees that they come and go."""
+    key = subject.key()
+    seen = []
+    for _ in range(2):
+        grant = await subject.acquire(key)
+        assert grant.holder is not None
+        assert (await subject.acquire(key)).holder == grant.holder
+        seen.append(grant.holder)
+        await subject.call("release", [(key, grant.lease)])
+    assert seen[0] != seen[1]
+
+
 async def a_lease_that_is_given_back_tells_whether_it_still_held(subject: Subject) -> None:
     """Not after an invalidation, nor once others have it: what was read is older than that."""
     deleted, taken, held = (subject.key(name) for name in ("deleted", "taken", "held"))
@@ -269,6 +282,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     a_fill_stores_and_ends_the_lease,
     a_lease_is_given_back,
     a_lease_that_is_given_back_tells_whether_it_still_held,
+    the_holder_of_a_lease_is_told_from_the_next_one,
     an_invalidation_wins_over_a_late_fill,
     a_set_wins_over_a_late_fill,
     a_load_begun_after_an_invalidation_wins,

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -108,7 +109,7 @@ class AsyncSide:
         async def call(*args: Any) -> Any:
             return await method(*args)
 
-        return lambda *args: self._runner.run(call(*args))
+        return lambda *args: self._runner.run(call(*args), context=copy_context())
 
     def __getattr__(self, name: str) -> Any:
         return self._run(getattr(self.cache.aio, name))

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +12,7 @@ import redis
 from tests.integration.cache.conftest import Loader
 
 from datakit.cache import Cache
+from datakit.cache.steps import HOLDERS
 from datakit.errors import DeadlineExceededError
 from datakit.resilience import deadline
 from datakit.testing import FakeClock, FaultProxy, MemcachedServer, RedisServer
@@ -108,6 +111,90 @@ def test_a_lost_server_leaves_no_batch_to_a_holder_that_is_gone(
             assert time.monotonic() < until
             assert list(load_products([7, 8])) == [7, 8]
         cache.close()
+
+
+class Holders(FakeClock):
+    """A clock whose every pause ends with another holder of the lease."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seize: Callable[[], Any] = int
+
+    def sleep(self, seconds: float, /) -> None:
+        super().sleep(seconds)
+        self.seize()
+
+    async def asleep(self, seconds: float, /) -> None:
+        await super().asleep(seconds)
+        self.seize()
+
+
+@pytest.fixture
+def holders() -> Holders:
+    return Holders()
+
+
+@pytest.fixture
+def held(url: str, holders: Holders) -> Iterator[tuple[Cache, Callable[[], Any]]]:
+    """A cache, and what lets another process take the lease of "k" for a minute."""
+    cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5, clock=holders)
+
+    def seize() -> None:
+        (grant,) = cache.fetchers.for_threads.ask("acquire", [cache._core.key("k")], 60.0, True)
+        assert grant.lease is not None
+
+    yield cache, seize
+    cache.close()
+
+
+def test_a_caller_with_a_deadline_waits_for_a_holder_that_is_gone_and_loads(
+    held: Any, side_of: Any, holders: Holders
+) -> None:
+    """For half of what it has: the load needs some, too."""
+    cache, seize = held
+    side = side_of(cache)
+    seize()
+    with deadline(1, clock=holders):
+        assert side.get_or_load("k", lambda: 5, 60) == 5
+    assert 0.4 < sum(holders.sleeps) < 0.7
+
+
+@pytest.mark.parametrize("outcome", ["raises", "is not kept"])
+def test_nobody_waits_for_loads_that_leave_nothing(
+    held: Any, side_of: Any, holders: Holders, outcome: str
+) -> None:
+    """Once one of its own has left nothing: whoever it waits for may be waited for in turn."""
+    cache, seize = held
+
+    def load(n: int) -> None:
+        if outcome == "raises":
+            raise KeyError(n)
+
+    fn = side_of(cache).function(load, key="k", none_ttl=0)
+    for _ in range(2):
+        with suppress(KeyError):
+            fn(7)
+        assert holders.sleeps == ()
+        seize()
+    holders.advance(60)
+    seize()
+    with suppress(KeyError):
+        fn(7)
+    assert holders.sleeps != ()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_who_waits_sees_that_others_leave_nothing(
+    held: Any, side_of: Any, holders: Holders, many: bool
+) -> None:
+    """The third holder in a row is not waited for."""
+    cache, seize = held
+    side = side_of(cache)
+    load_many = side.many(lambda ids: dict.fromkeys(ids, 5), key="k")
+    holders.seize = seize
+    seize()
+    assert (load_many([7])[7] if many else side.get_or_load("k", lambda: 5, 60)) == 5
+    assert len(holders.sleeps) == HOLDERS - 1
 
 
 def test_a_user_who_may_not_store_waits_little(own_server: RedisServer, side_of: Any) -> None:

@@ -3,14 +3,16 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 import redis
+from tests.integration.cache.conftest import AsyncSide, SyncSide
 
 from datakit import AsyncResolver, Resolver, events
 from datakit.cache import Cache
+from datakit.cache.backends.pool import PROBED_AFTER
 from datakit.dns.answer import SUSPECT_HOLD
 from datakit.errors import CacheUnavailableError, ConfigError
 from datakit.testing import DnsServer, FaultProxy, MemcachedServer, RedisServer
@@ -88,6 +90,35 @@ def test_connections_move_when_the_name_has_left_for_longer_than_it_may_flap(
     assert time.monotonic() - began >= 1.0 + 0.3
     assert side.get("where") == "new"
     assert events.ConnectionMoved(NAME, old.address) in seen
+
+
+def test_all_connections_lead_to_one_server_while_the_name_may_flap(
+    pair: list[Any], side_of: Sided, dns_server: DnsServer, product: Any
+) -> None:
+    """Leases and invalidations must meet there; also those of threads and of tasks."""
+    old, new = pair
+    with (
+        FaultProxy(old.address, old.port, host="127.0.0.31") as first,
+        FaultProxy(new.address, new.port, host="127.0.0.32", port=first.port) as second,
+    ):
+        dns_server.set(NAME, "A", [first.host], ttl=0)
+        url = f"{old.url.partition(':')[0]}://{NAME}:{first.port}"
+        side = side_of(Cache(url, timeout=5, resolver=Resolver([dns_server.endpoint])))
+        side.set("k", "old", 60)
+        dns_server.set(NAME, "A", [second.host], ttl=0)
+        first.delay(0.02)  # so that each caller needs a connection of its own
+        get_product = side.function(lambda n: product(n, "loaded", []))
+        assert len(get_product.crowd(20, 7)) == 20
+        other = AsyncSide if isinstance(side, SyncSide) else SyncSide
+        with closing(other(side.cache)) as twin:
+            assert twin.get("k") == "old"
+        assert first.connections >= 2
+        assert second.connections == 0
+        first.close()  # it is dead now, and the name leads elsewhere
+        time.sleep(PROBED_AFTER)
+        side.get("k")  # an event loop that did not run meanwhile learns what has happened
+        side.set("k", "new", 60)
+        assert second.connections >= 1
 
 
 def test_connections_stay_while_nobody_can_say_where_the_name_leads(

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from datakit.cache import Cache
 from datakit.cache.backends.base import Fill
 from datakit.cache.backends.redis_dialect import RedisDialect
 from datakit.errors import CacheUnavailableError, DeadlineExceededError
-from datakit.resilience import deadline
+from datakit.resilience import CircuitBreaker, deadline
 from datakit.testing import FaultProxy, RedisServer
 
 TIMEOUT = 0.25
@@ -36,7 +36,8 @@ def at_most(seconds: float) -> Iterator[None]:
 
 @pytest.fixture
 def side(own_server: RedisServer, side_of: Callable[[Cache], Any]) -> Any:
-    return side_of(Cache(own_server.url, timeout=TIMEOUT))
+    """With a breaker that few failures do not open."""
+    return side_of(Cache(own_server.url, timeout=TIMEOUT, breaker=CircuitBreaker()))
 
 
 def raw(server: RedisServer) -> "redis.Redis":
@@ -198,13 +199,56 @@ def test_full_server_still_returns_the_value(side: Any, own_server: RedisServer)
     assert side.get_or_load("k", lambda: 5, 60) == 5
 
 
-def test_deadline_bounds_an_operation(side: Any, own_server: RedisServer) -> None:
-    """A nearer deadline ends the wait, and nothing starts after it."""
+def test_a_nearer_deadline_leaves_time_for_the_load(side: Any, own_server: RedisServer) -> None:
+    """A cache that is silent takes half of it at most."""
     own_server.stop_process()
+    with deadline(TIMEOUT):
+        assert side.get_or_load("k", lambda: 5, 60) == 5
+        assert deadline.remaining() != 0
+
+
+def test_nothing_starts_after_the_deadline(side: Any) -> None:
     calls: list[int] = []
-    with at_most(0.05), deadline(0.05), pytest.raises(DeadlineExceededError):
+    with deadline(0), pytest.raises(DeadlineExceededError):
         side.get_or_load("k", lambda: calls.append(1), 60)
     assert calls == []
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """The address of a machine that is gone: its kernel answers no connection attempt."""
+    with socket.socket() as listener, ExitStack() as stack:
+        listener.bind(("127.0.0.24", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"127.0.0.24:{listener.getsockname()[1]}"
+
+
+def test_a_deadline_shorter_than_connecting_takes_is_no_error(
+    side_of: Any, black_hole: str, seen: list[events.Event]
+) -> None:
+    """And the breaker learns from it."""
+    side = side_of(Cache(f"redis://{black_hole}"))
+    for n in range(8):
+        with deadline(0.4):
+            assert side.get_or_load(f"k{n}", lambda: 5, 60) == 5
+    assert any(isinstance(event, events.BreakerOpened) for event in seen)
+
+
+def test_callers_in_a_hurry_say_nothing_of_the_server(
+    side_of: Any, own_server: RedisServer, seen: list[events.Event]
+) -> None:
+    """Their silence of milliseconds opens no breaker."""
+    side = side_of(Cache(own_server.url))
+    side.set("k", 1, 60)
+    own_server.stop_process()
+    for _ in range(20):
+        with deadline(0.02), suppress(DeadlineExceededError):
+            side.get("k")
+    assert not any(isinstance(event, events.BreakerOpened) for event in seen)
 
 
 @pytest.mark.parametrize("sent", [0, 1])

@@ -21,10 +21,14 @@ class RefusedError(Exception):
 
 
 class Grant(NamedTuple, Generic[S]):
-    """What lies under a key, and the right to load it where nobody else has that."""
+    """What lies under a key, and the right to load it where nobody else has that.
+
+    holder: tells the one who has it from those before and after; None where nobody has.
+    """
 
     stored: S | None
     lease: Lease | None
+    holder: bytes | int | None = None
 
 
 class Fill(NamedTuple, Generic[S]):

@@ -126,11 +126,13 @@ class MemcachedDialect:
             if seize:
                 commands.append(b"ms %b 0 MA\r\n\r\n" % name)
             commands.append(b"mg %b v c N%d\r\n" % (name, life + 1))
-        step = 3 if seize else 2
+            commands.append(b"mg %b c\r\n" % _lease(name))
+        step = 4 if seize else 3
 
         def read(replies: list[Any]) -> list[Grant[bytes]]:
             done(replies)
-            return [_grant(replies[i], replies[i + step - 1]) for i in range(0, len(replies), step)]
+            ends = range(step, len(replies) + 1, step)
+            return [_grant(replies[i - step], replies[i - 2], replies[i - 1]) for i in ends]
 
         return Request(commands, read)
 
@@ -199,10 +201,11 @@ def _value(reply: Reply | RefusedError) -> bytes | None:
     return reply.value or None
 
 
-def _grant(lease: Reply, item: Reply) -> Grant[bytes]:
+def _grant(lease: Reply, item: Reply, held: Reply) -> Grant[bytes]:
     stored = _value(item)
     won = lease.code == b"HD" and item.code == b"VA"
-    return Grant(stored, (_cas(item), _cas(lease)) if won else None)
+    holder = _cas(held) if held.code == b"HD" else None
+    return Grant(stored, (_cas(item), _cas(lease)) if won else None, holder)
 
 
 def _flags(replies: list[Any]) -> list[bool]:

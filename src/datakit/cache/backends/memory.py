@@ -48,12 +48,12 @@ class MemoryBackend:
             return [self._grant(key, now, now + seconds, seize) for key in keys]
 
     def _grant(self, key: str, now: float, until: float, seize: bool) -> Grant[Entry]:
-        _, held_until = self._leases.get(key, (0, 0.0))
+        holder, held_until = self._leases.get(key, (0, 0.0))
         if held_until > now and not seize:
-            return Grant(self.get(key), None)
+            return Grant(self.get(key), None, holder)
         token = next(self._tokens)
         self._leases[key] = (token, until)
-        return Grant(self.get(key), token)
+        return Grant(self.get(key), token, token)
 
     def fill(self, fills: Sequence[Fill[Entry]]) -> list[bool]:
         """Store what was loaded; return which leases still held."""

@@ -90,14 +90,15 @@ class Backends:
         from datakit.cache.backends.dialect import AsyncRemoteBackend, RemoteBackend
         from datakit.cache.backends.pool import Pool
         from datakit.cache.backends.pool_async import AsyncPool
-        from datakit.cache.backends.route import AsyncRoute, Route
+        from datakit.cache.backends.route import AsyncRoute, Home, Route
         from datakit.dns import AsyncResolver, Resolver
 
         given, seconds = self._resolver, self._connect_timeout
         resolver = Resolver() if given is None else Resolver.like(given)
         aresolver = AsyncResolver() if given is None else AsyncResolver.like(given)
-        route = Route(self._target, resolver, seconds)
-        aroute = AsyncRoute(self._target, aresolver, seconds)
+        home = Home(self._target.host)
+        route = Route(self._target, home, resolver, seconds)
+        aroute = AsyncRoute(self._target, home, aresolver, seconds)
         pool = Pool(dialler(route=route), route, self._timeout)
         apool = AsyncPool(async_dialler(route=aroute), aroute, self._timeout, str(self._target))
         backend: Any = RemoteBackend(dialect, pool)

@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 
 from datakit.cache.backends.base import RefusedError
 from datakit.cache.backends.route import LOOK_EVERY, Route
-from datakit.resilience.deadlines import deadline
+from datakit.cache.backends.share import share, tells
+from datakit.resilience.deadlines import over
 from datakit.resilience.forks import renew_after_fork
 
 MAX_CONNECTIONS: Final = 50
@@ -49,7 +50,7 @@ class Pool:
     """At most 50 connections a process, the last one used first.
 
     dial: makes a connection, along `route`. timeout: seconds of an exchange, the wait for a free
-    connection included; less when the enclosing `deadline` is nearer.
+    connection included; half of what is left when the enclosing `deadline` is nearer.
     """
 
     def __init__(self, dial: Callable[[], Link], route: Route, timeout: float) -> None:
@@ -71,10 +72,12 @@ class Pool:
 
         Raises:
             OSError or the driver's error: it could not be asked in time.
-            DeadlineExceededError: nothing is left of the enclosing `deadline`.
+            DeadlineExceededError: so little is left of the enclosing `deadline` that this says
+                nothing of the server.
         """
         now = monotonic()
-        until = now + deadline.bound(self._timeout)
+        given = share(self._timeout)
+        until = now + given
         try:
             link = self._places.pop()
         except IndexError:
@@ -85,23 +88,28 @@ class Pool:
                 link = None
             if link is None:
                 link = self._dial()
-                until = monotonic() + deadline.bound(self._timeout)
+                given = share(self._timeout)
+                until = monotonic() + given
             replies = link.exchange(commands, until)
-        except BaseException:  # a reply may still come: nobody else must read it
+        except BaseException as exc:  # a reply may still come: nobody else must read it
             if link is not None:
                 link.close()
+                self._route.home.doubt()
             self._free(None)
+            if isinstance(exc, Exception) and not tells(given, self._timeout):
+                raise over("the cache had too little time to answer") from exc
             raise
         link.used_at = now
         self._free(link)
         for reply in replies:
-            if type(reply) is RefusedError and reply.spent:
-                self._route.failed(link.ip)
+            if type(reply) is RefusedError and reply.spent and self._route.is_wrong(link.ip):
                 self.close()
         return replies
 
     def _may_serve(self, link: Link, now: float) -> bool:
-        """Return whether it is in order, and its server's name still leads there."""
+        """Return whether it is in order, and leads to where all connections do."""
+        if link.ip != self._route.home.ip:
+            return False
         if now > link.used_at + PROBED_AFTER and not link.is_usable(now):
             return False
         if now > link.looked_at + LOOK_EVERY:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from datakit.cache.backends.base import RefusedError
 from datakit.cache.backends.pool import MAX_CONNECTIONS
 from datakit.cache.backends.route import LOOK_EVERY, AsyncRoute
-from datakit.resilience.deadlines import deadline
+from datakit.cache.backends.share import share, tells
+from datakit.resilience.deadlines import over
 
 
 class AsyncLink(Protocol):
@@ -46,8 +47,8 @@ class AsyncPool:
     """At most 50 connections an event loop, the last one used first.
 
     dial: makes a connection along `route`, and bounds the time that takes. timeout: seconds of an
-    exchange, the wait for a free connection included; less when the enclosing `deadline` is
-    nearer. name: the server's, for errors.
+    exchange, the wait for a free connection included; half of what is left when the
+    enclosing `deadline` is nearer. name: the server's, for errors.
     """
 
     def __init__(
@@ -76,20 +77,25 @@ class AsyncPool:
 
         Raises:
             OSError or the driver's error: it could not be asked in time.
-            DeadlineExceededError: nothing is left of the enclosing `deadline`.
+            DeadlineExceededError: so little is left of the enclosing `deadline` that this says
+                nothing of the server.
         """
         loop = asyncio.get_running_loop()
         pool = self._pool(loop)
-        limit = asyncio.timeout(deadline.bound(self._timeout))
+        given = share(self._timeout)
+        limit = asyncio.timeout(given)
         try:
             async with limit, pool.places:
                 link = await self._idle_link(pool, loop.time())
                 if link is None:
                     link = await self._dial(limit)
-                    limit.reschedule(loop.time() + deadline.bound(self._timeout))
+                    given = share(self._timeout)
+                    limit.reschedule(loop.time() + given)
                 return await self._exchange(pool, link, commands)
-        except TimeoutError as exc:
-            if limit.expired():
+        except Exception as exc:
+            if not tells(given, self._timeout):
+                raise over(f"{self._name} had too little time to answer") from exc
+            if isinstance(exc, TimeoutError) and limit.expired():
                 raise TimeoutError(f"no answer from {self._name} in time") from exc
             raise
 
@@ -97,12 +103,12 @@ class AsyncPool:
         try:
             replies = await link.exchange(commands)
         except BaseException:  # a reply may still come: nobody else must read it
+            self._route.home.doubt()
             await link.abort()
             raise
         pool.idle.append(link)
         for reply in replies:
-            if type(reply) is RefusedError and reply.spent:
-                self._route.failed(link.ip)
+            if type(reply) is RefusedError and reply.spent and self._route.is_wrong(link.ip):
                 await self._drop(pool)
         return replies
 
@@ -120,7 +126,9 @@ class AsyncPool:
         return None
 
     async def _may_serve(self, link: AsyncLink, now: float) -> bool:
-        """Return whether it is in order, and its server's name still leads there."""
+        """Return whether it is in order, and leads to where all connections do."""
+        if link.ip != self._route.home.ip:
+            return False
         if not await link.is_usable(now):
             return False
         if now > link.looked_at + LOOK_EVERY:

@@ -46,20 +46,21 @@ class RedisDialect:
     def acquire(
         self, keys: Sequence[str], seconds: float, seize: bool = False
     ) -> Request[list[Grant[bytes]]]:
-        """SET the leases, then GET: what a former holder has stored is seen."""
+        """SET the leases, then GET: what a former holder has stored is seen, and who has them."""
         token = secrets.token_hex(8).encode()
         condition = () if seize else ("NX",)
         commands: list[Command] = []
         for key in keys:
             commands.append(("SET", _lease(key), token, "PX", _milliseconds(seconds), *condition))
             commands.append(("GET", key))
+            commands.append(("GET", _lease(key)))
 
         def read(replies: list[Any]) -> list[Grant[bytes]]:
-            won, stored = replies[::2], replies[1::2]
-            done(won)
+            won, stored, holders = replies[::3], replies[1::3], replies[2::3]
+            done([*won, *holders])
             return [
-                Grant(_string(value), None if reply is None else token)
-                for reply, value in zip(won, stored, strict=True)
+                Grant(_string(value), None if reply is None else token, holder)
+                for reply, value, holder in zip(won, stored, holders, strict=True)
             ]
 
         return Request(commands, read)

@@ -17,9 +17,9 @@ from datakit.cache.backends.redis_options import (
     refusal,
 )
 from datakit.cache.backends.route import Route
+from datakit.cache.backends.share import share
 from datakit.cache.backends.sockets import BoundedSocket, BoundedTlsSocket
 from datakit.cache.backends.url import Target
-from datakit.resilience.deadlines import deadline
 
 
 class _TcpConnection(Connection):
@@ -39,7 +39,7 @@ class _TcpConnection(Connection):
         return self.bounded
 
     def _bound(self, sock: socket.socket) -> BoundedSocket:
-        return BoundedSocket(sock, monotonic() + deadline.bound(self.usual), self.usual)
+        return BoundedSocket(sock, monotonic() + share(self.usual), self.usual)
 
 
 class _TlsConnection(_TcpConnection, SSLConnection):
@@ -47,7 +47,7 @@ class _TlsConnection(_TcpConnection, SSLConnection):
 
     def _bound(self, sock: socket.socket) -> BoundedSocket:
         encrypted = self._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
-        return BoundedTlsSocket(encrypted, monotonic() + deadline.bound(self.usual), self.usual)
+        return BoundedTlsSocket(encrypted, monotonic() + share(self.usual), self.usual)
 
 
 class RedisLink:

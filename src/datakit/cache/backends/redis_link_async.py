@@ -17,8 +17,8 @@ from datakit.cache.backends.redis_options import (
     refusal,
 )
 from datakit.cache.backends.route import AsyncRoute
+from datakit.cache.backends.share import share
 from datakit.cache.backends.url import Target
-from datakit.resilience.deadlines import deadline
 
 
 class _TcpConnection(Connection):
@@ -120,7 +120,7 @@ class AsyncRedisDialler:
         options = connection_options(self._target, protocol, login, None)  # `limit` is over all
         conn = (_TlsConnection if self._target.tls else _TcpConnection)(**options)
         now = asyncio.get_running_loop().time
-        conn.connected = lambda: limit.reschedule(now() + deadline.bound(self._timeout))
+        conn.connected = lambda: limit.reschedule(now() + share(self._timeout))
         self._route.begin(limit)
         conn.reached, ip = await self._route.connect()
         try:
