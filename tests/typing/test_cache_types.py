@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, assert_type
+from typing import Any, ParamSpec, Self, TypeVar, assert_type
 
 from datakit.cache import Cache, CacheStats, Explanation, cached, cached_many
 
 cache = Cache()
+MYPY = False  # which mypy takes for True
 
 
 @cache.cached(ttl="1h")
@@ -40,10 +41,25 @@ class Catalogue:
     async def weight(cls, n: int) -> float:
         return n
 
+    @classmethod
+    @cached(ttl=60, ignore=("cls", "lang"), key="label:{n}")
+    def label(cls, n: int, lang: str = "en") -> str:
+        return cls.title(n, lang)
+
+    @classmethod
+    @cache.cached(ttl=60, ignore=("cls",))
+    def made(cls, n: int) -> Self:
+        return cls()
+
     @staticmethod
     @cache.cached(ttl=60)
     def double(n: int) -> int:
         return 2 * n
+
+    @staticmethod
+    @cache.cached(ttl=60)
+    async def half(n: int) -> float:
+        return n / 2
 
     @staticmethod
     @cache.cached(ttl=60, key="anything:{n}")
@@ -60,13 +76,38 @@ class Quarterly(Catalogue):
     pass
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
 @cache.cached(ttl=60, key="any:{n}")
 def of_anything(value: Any, n: int) -> bytes:
     return repr((value, n)).encode()
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
+@cache.cached(ttl=60, key="object:{n}")
+def of_object(value: object, n: int) -> bytes:
+    return repr((value, n)).encode()
+
+
+@cache.cached(ttl=60, key="kind:{n}")
+def of_class(kind: type[int], n: int) -> int:
+    return kind(n)
+
+
+@cache.cached(ttl=60)
+def of_one(value: R, n: int) -> list[R]:
+    return [value] * n
+
+
+@cache.cached(ttl=60, key="callable")
+def of_callable(fn: Callable[[], int]) -> int:
+    return fn()
+
+
+@cache.cached(ttl=60)
+async def of_all(*args: Any, **kwargs: Any) -> int:
+    return len(args) + len(kwargs)
 
 
 def logged(fn: Callable[P, R]) -> Callable[P, R]:
@@ -165,6 +206,7 @@ async def class_methods() -> None:
     assert_type(Catalogue.title(7), str)
     assert_type(Catalogue().title(7, lang="de"), str)
     assert_type(Quarterly.title(n=7), str)
+    assert_type(Catalogue.label(7, lang="de"), str)
     assert_type(Catalogue.title.peek(7), str | None)
     assert_type(Catalogue.title.refresh(7), str)
     assert_type(Catalogue.title.key(7), str)
@@ -172,29 +214,74 @@ async def class_methods() -> None:
     Catalogue.title.put("x", 7)
     Catalogue.title.invalidate(7, "de")
     assert_type(await Catalogue.weight(7), float)
+    assert_type(await Quarterly().weight(n=7), float)
     assert_type(await Catalogue.weight.peek(7), float | None)
+    assert_type(await Catalogue.weight.refresh(7), float)
+    assert_type(Catalogue.weight.key(7), str)
+    assert_type(await Catalogue.weight.__wrapped__(7), float)
     await Catalogue.weight.put(1.5, 7)
     await Catalogue.weight.invalidate(7)
     assert_type(Catalogue.titles([7]), dict[int, str])
     Catalogue.titles.invalidate([7])
-    Catalogue.title("7")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-    Catalogue.title.invalidate("7")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-    Catalogue.title.put(5, 7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-    await Catalogue.weight("7")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Catalogue.title("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Catalogue.title.invalidate("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Catalogue.title(7, 8, 9)  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue]
+    Catalogue.title.put(5, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Catalogue.weight("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def static_methods_and_functions_of_anything() -> None:
+async def static_methods() -> None:
     assert_type(Catalogue.double(7), int)
     assert_type(Catalogue.double.peek(7), int | None)
-    assert_type(Catalogue().double(7), int)  # type: ignore[call-arg]  # mypy binds it
     Catalogue.double("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(Catalogue.anything("x", 7), bytes)
     assert_type(Catalogue.anything.peek("x", 7), bytes | None)
-    Catalogue.anything.put(5, "x", 7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-    as_bytes: bytes = of_anything("x", 7)  # mypy takes it for Any: so is its parameter
-    as_bytes = of_anything(value="x", n=7) + as_bytes
-    of_anything.put(b"", "x", 7)
-    of_anything.invalidate("x", 7)
+    assert_type(await Catalogue.half(7), float)
+    assert_type(await Catalogue.half.peek(7), float | None)
+    Catalogue.anything.put(5, "x", 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def functions_whose_first_argument_may_be_a_class() -> None:
+    assert_type(of_anything("x", 7), bytes)
+    assert_type(of_anything(value="x", n=7), bytes)
+    of_anything.put(b"", value="x", n=7)
+    of_anything.invalidate("x", "7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(of_object(value=1, n=7), bytes)
+    assert_type(of_object.peek(int, 7), bytes | None)
+    of_object(value=1, n="7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    of_object(7)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(of_class(bool, 7), int)
+    of_class(str, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(of_one("x", 7), list[str])
+    of_one("x", "7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(of_callable(lambda: 7), int)
+    of_callable("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    of_callable.invalidate(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await of_all(1, "x", n=2), int)
+    assert_type(await of_all.peek(), int | None)
+
+
+async def options_of_any_type(ignored: Any, **options: Any) -> None:
+    @cache.cached(ttl=60, ignore=ignored)
+    def one(n: int) -> int:
+        return n
+
+    @cached(ttl=60, **options)
+    async def other(n: int) -> int:
+        return n
+
+    assert_type(one(7), int)
+    assert_type(one.peek(7), int | None)
+    assert_type(await other.peek(7), int | None)
+
+
+async def what_pyright_knows_better() -> None:
+    if not MYPY:
+        assert_type(Quarterly.made(7), Quarterly)
+        assert_type(Quarterly.made.peek(7), Quarterly | None)
+        assert_type(Catalogue().double(7), int)
+        assert_type(Catalogue().double.peek(7), int | None)
+        assert_type(await Catalogue().half(7), float)
 
 
 async def plain_operations() -> None:

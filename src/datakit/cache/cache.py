@@ -1,8 +1,8 @@
 """The cache of threads, and the doors to its async twin and to the decorators."""
 
 import re
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, Unpack
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from datakit._clock import SYSTEM_CLOCK, WaitingClock
 from datakit.auth.password import PasswordAuth
@@ -17,7 +17,14 @@ from datakit.cache.envelope import Bare, Envelope, SealedEnvelope
 from datakit.cache.explain import Explanation, explained, plan_of
 from datakit.cache.fetch import Fetcher
 from datakit.cache.fetch_async import AsyncFetcher
-from datakit.cache.plan import CachedOptions, Fetchers, ManyOptions, Options
+from datakit.cache.plan import (
+    CachedOptions,
+    ClassMethodOptions,
+    Fetchers,
+    IgnoreCls,
+    ManyOptions,
+    Options,
+)
 from datakit.cache.policy import Policy
 from datakit.cache.seal import Seal
 from datakit.cache.stats import CacheStats
@@ -170,7 +177,15 @@ class Cache:
         policy: Policy[T] = Policy(codec_of(loader, self._codec), lifetime(ttl))
         return self._fetcher.fetch(self._core.key(key), policy, loader)
 
-    def cached(self, *, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator:
+    @overload
+    def cached(
+        self, *, ttl: TtlOf, ignore: IgnoreCls, **options: Unpack[ClassMethodOptions]
+    ) -> Decorator[IgnoreCls]: ...
+    @overload
+    def cached(
+        self, *, ttl: TtlOf, **options: Unpack[CachedOptions]
+    ) -> Decorator[Collection[str]]: ...
+    def cached(self, *, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator[Collection[str]]:
         """Return a decorator that keeps a function's results here. For `def` and `async def`.
 
         ttl: seconds, `timedelta`, "90s" "5m" "1h" "1d", a function of the result, or None: never

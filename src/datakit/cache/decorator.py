@@ -3,37 +3,73 @@
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 from datakit.cache.function import CachedFunction
 from datakit.cache.function_async import AsyncCachedFunction
 from datakit.cache.many import CachedMany, ManyMethod
 from datakit.cache.many_async import AsyncCachedMany, AsyncManyMethod
-from datakit.cache.plan import Options, many_plan_for
+from datakit.cache.plan import IgnoreCls, Options, many_plan_for
 from datakit.errors import ConfigError
-
-if TYPE_CHECKING:
-    from datakit.cache.classmethods import AsyncCachedClassMethod, CachedClassMethod
 
 P = ParamSpec("P")
 R = TypeVar("R")
 K = TypeVar("K")
 V = TypeVar("V")
 S = TypeVar("S")
+Ignored = TypeVar("Ignored", covariant=True)
 
 
-class Decorator:
-    """Keeps the results of the function that it is put on; made by `cached`."""
+if TYPE_CHECKING:
+
+    class CachedClassMethod(Protocol[P, R]):
+        """A cached function that `@classmethod` is to be put on; a class has the function."""
+
+        def __call__(self, cls: type, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return what the function of `cls` does."""
+            ...
+
+        def __get__(self, instance: object, owner: type | None = None) -> CachedFunction[P, R]: ...
+
+    class AsyncCachedClassMethod(Protocol[P, R]):
+        """The same of an `async def`."""
+
+        async def __call__(self, cls: type, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return what the function of `cls` does."""
+            ...
+
+        def __get__(
+            self, instance: object, owner: type | None = None
+        ) -> AsyncCachedFunction[P, R]: ...
+
+
+class Decorator(Generic[Ignored]):
+    """Keeps the results of the function that it is put on; made by `cached`.
+
+    Type checkers know one for a class method by the type of its `ignore`.
+    """
 
     def __init__(self, options: Options) -> None:
         self._options = options
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
-        self, fn: Callable[Concatenate[type[S], P], Coroutine[Any, Any, R]]
+    def __call__(  # type: ignore[overload-overlap]
+        self: "Decorator[IgnoreCls]",
+        fn: Callable[Concatenate[type[S], P], Coroutine[Any, Any, R]],
     ) -> "AsyncCachedClassMethod[P, R]": ...
     @overload
-    def __call__(self, fn: Callable[Concatenate[type[S], P], R]) -> "CachedClassMethod[P, R]": ...
+    def __call__(  # type: ignore[overload-overlap]
+        self: "Decorator[IgnoreCls]", fn: Callable[Concatenate[type[S], P], R]
+    ) -> "CachedClassMethod[P, R]": ...
     @overload
     def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
         self, fn: Callable[P, Coroutine[Any, Any, R]]

@@ -1,12 +1,20 @@
 """The cache of `datakit.cache.cached`: the one that DATAKIT_CACHE_URL names, else memory."""
 
 import os
+from collections.abc import Collection
 from functools import lru_cache
-from typing import Unpack
+from typing import Unpack, overload
 
 from datakit.cache.cache import Cache
 from datakit.cache.decorator import Decorator, ManyDecorator
-from datakit.cache.plan import CachedOptions, Fetchers, ManyOptions, Options
+from datakit.cache.plan import (
+    CachedOptions,
+    ClassMethodOptions,
+    Fetchers,
+    IgnoreCls,
+    ManyOptions,
+    Options,
+)
 from datakit.cache.ttl import TtlOf
 
 
@@ -24,7 +32,13 @@ def _default_fetchers() -> Fetchers:
     return default_cache().fetchers
 
 
-def cached(*, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator:
+@overload
+def cached(
+    *, ttl: TtlOf, ignore: IgnoreCls, **options: Unpack[ClassMethodOptions]
+) -> Decorator[IgnoreCls]: ...
+@overload
+def cached(*, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator[Collection[str]]: ...
+def cached(*, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator[Collection[str]]:
     """Return a decorator that keeps a function's results in the default cache.
 
     That is the one of the environment variable DATAKIT_CACHE_URL, read at the first call of a

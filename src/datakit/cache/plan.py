@@ -4,7 +4,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any, Generic, NamedTuple, Self, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeAlias, TypedDict, TypeVar
 
 from datakit.cache.codec import CodecName, codec_for, returned_by
 from datakit.cache.core import Core
@@ -17,6 +17,9 @@ from datakit.errors import ConfigError
 
 R = TypeVar("R")
 
+IgnoreCls: TypeAlias = tuple[Literal["cls"], *tuple[str, ...]]
+"""The `ignore` that tells type checkers of a class method."""
+
 
 class Fetchers(NamedTuple):
     """What a decorated function needs of its cache."""
@@ -27,25 +30,36 @@ class Fetchers(NamedTuple):
     for_tasks: AsyncFetcher
 
 
-class ManyOptions(TypedDict, total=False):
-    """What `cached_many` may be told beside `ttl` and `by`; see `Cache.cached`."""
+class SharedOptions(TypedDict, total=False):
+    """What `cached` and `cached_many` may be told, but for `ignore`."""
 
     none_ttl: Ttl | EllipsisType
     cache_if: Callable[[Any], bool] | None
     key: str | None
-    ignore: Collection[str]
     version: str | int | None
     stale_if_error: Ttl
     load_timeout: float | None
 
 
-class CachedOptions(ManyOptions, total=False):
-    """What `cached` may be told beside `ttl`; see `Cache.cached`."""
+class ManyOptions(SharedOptions, total=False):
+    """What `cached_many` may be told beside `ttl` and `by`; see `Cache.cached`."""
+
+    ignore: Collection[str]
+
+
+class ClassMethodOptions(SharedOptions, total=False):
+    """What `cached` may be told of a class method, beside `ttl` and `ignore`."""
 
     refresh_ahead: float | None
     stale_while_revalidate: Ttl
     soft_load_timeout: float | None
     tags: Collection[str]
+
+
+class CachedOptions(ClassMethodOptions, total=False):
+    """What `cached` may be told beside `ttl`; see `Cache.cached`."""
+
+    ignore: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
