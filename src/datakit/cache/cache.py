@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from datakit._clock import SYSTEM_CLOCK, WaitingClock
@@ -60,8 +61,9 @@ class Cache:
         with each connection; None for the URL's.
     resolver: finds the server, with these settings for threads and tasks alike; None for one that
         asks the servers of resolv.conf. memory:// needs none.
-    timeout: seconds of one operation; a nearer `deadline` shortens it. connect_timeout: seconds to
-        find the server and connect. (0.25 and 1.0: ElastiCache's guidance to fail fast and load.)
+    timeout: seconds of one operation, and half of what is left of a nearer `deadline` at most.
+        connect_timeout: seconds to find the server and connect. (0.25 and 1.0: ElastiCache's
+        guidance to fail fast and load.)
     breaker: None for one that opens for 0.5 s, doubling to 2 s: hits are back within 5 s.
     max_loads: loads that run at once while the cache cannot be asked, and for 30 s after. (25:
         resilience4j's bulkhead.)
@@ -105,6 +107,8 @@ class Cache:
             counts["max_bytes"] = max_bytes
         _check_counts(counts, refresh_threads)
         self._target = with_auth(parse_url(url), auth)
+        if self._target.ca is not None and not Path(self._target.ca).is_file():
+            raise ConfigError(f"{self._target}: ssl_ca_certs={self._target.ca!r} is no file")
         self._codec = codec
         self._plain = Policy(plain_codec(codec), NEVER)
         is_memory = self._target.scheme == "memory"

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from threading import Lock
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from datakit.cache.backends.base import AsyncBackend
 from datakit.cache.backends.opening import Backends
@@ -34,10 +36,12 @@ class AsyncFetcher:
         self._breaker = breaker
         self._backend: AsyncBackend | None = None
         self._flight: AsyncSingleFlight[Loaded[Any]] = AsyncSingleFlight()
-        self._claims = Claims()
+        self._claims: WeakKeyDictionary[asyncio.AbstractEventLoop, Claims] = WeakKeyDictionary()
+        """By loop: one that is closed leaves what it claimed."""
+        self._lock = Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loads: set[asyncio.Task[Any]] = set()
-        core.forgetters += [self._flight.forget, self._claims.forget]
+        core.forgetters += [self._flight.forget, self._forget_claims]
 
     def open(self) -> AsyncBackend:
         """Return the backend, the driver imported."""
@@ -189,6 +193,15 @@ class AsyncFetcher:
         what = f"waiting for another to load {key!r}"
         return await _within(deadline.remaining(), asyncio.wrap_future(claim), what)
 
+    def _own_claims(self) -> Claims:
+        with self._lock:
+            return self._claims.setdefault(asyncio.get_running_loop(), Claims())
+
+    def _forget_claims(self, key: str) -> None:
+        with self._lock:
+            for claims in self._claims.values():
+                claims.forget(key)
+
     async def read(self, key: str, policy: Policy[T]) -> Found[T]:
         """Return what there is under `key`. Never raises for the server."""
         core = self._core
@@ -237,7 +250,7 @@ class AsyncFetcher:
         loader: Callable[[Sequence[str]], Awaitable[dict[str, T]]],
     ) -> dict[str, T]:
         """Return the values of `keys`, those that are not there loaded in one run."""
-        return await self.run(Many(self._core, self._claims, policy, loader).fetch(keys))
+        return await self.run(Many(self._core, self._own_claims(), policy, loader).fetch(keys))
 
 
 async def _within(seconds: float | None, work: Awaitable[T], what: str) -> T:

@@ -51,6 +51,7 @@ class Many(Generic[T]):
         values = {k: cast("T", one.value) for k, one in found.items() if one.decision is HIT}
         missing = [key for key in keys if key not in values]
         asked = not any(found[key].decision is UNASKED for key in missing)
+        wait_until = core.monotonic() + core.patience(self.policy.lease)
         try:
             if any(map(core.is_loading, missing)):  # inside this very load
                 values |= yield "call", self.loader, missing
@@ -58,7 +59,7 @@ class Many(Generic[T]):
             while missing:
                 mine, others = self.claims.claim(missing)
                 if mine:
-                    todo = partial(self._settle_claims, mine, asked)
+                    todo = partial(self._settle_claims, mine, asked, wait_until)
                     end = partial(self.claims.abandon, mine)
                     results = yield "apart", todo, missing[0], end
                     values |= {
@@ -84,20 +85,21 @@ class Many(Generic[T]):
         return values
 
     def _settle_claims(
-        self, mine: dict[str, Claim], asked: bool
+        self, mine: dict[str, Claim], asked: bool, wait_until: float
     ) -> Steps[dict[str, Loaded[T]] | Raised]:
-        outcome = yield from self._settle(list(mine), asked)
+        outcome = yield from self._settle(list(mine), asked, wait_until)
         self.claims.settle(mine, outcome)
         return outcome
 
-    def _settle(self, pending: list[str], asked: bool) -> Steps[dict[str, Loaded[T]] | Raised]:
+    def _settle(
+        self, pending: list[str], asked: bool, wait_until: float
+    ) -> Steps[dict[str, Loaded[T]] | Raised]:
         """Return the values of keys as far as there are any, loaded in one run where they can be.
 
-        What others load is waited for after our load.
+        What others load is waited for after our load, until the monotonic second `wait_until`.
         """
         core, lease = self.core, self.policy.lease
         results: dict[str, Loaded[T]] = {}
-        wait_until = core.monotonic() + core.patience(lease)
         pause = steps.FIRST_PAUSE
         holders: dict[str, set[Any]] = {key: set() for key in pending}
         while pending:

@@ -147,15 +147,17 @@ def held(url: str, holders: Holders) -> Iterator[tuple[Cache, Callable[[], Any]]
     cache.close()
 
 
+@pytest.mark.parametrize("many", [False, True])
 def test_a_caller_with_a_deadline_waits_for_a_holder_that_is_gone_and_loads(
-    held: Any, side_of: Any, holders: Holders
+    held: Any, side_of: Any, holders: Holders, many: bool
 ) -> None:
     """For half of what it has: the load needs some, too."""
     cache, seize = held
     side = side_of(cache)
+    load_many = side.many(lambda ids: dict.fromkeys(ids, 5), key="k")
     seize()
     with deadline(1, clock=holders):
-        assert side.get_or_load("k", lambda: 5, 60) == 5
+        assert (load_many([7])[7] if many else side.get_or_load("k", lambda: 5, 60)) == 5
     assert 0.4 < sum(holders.sleeps) < 0.7
 
 

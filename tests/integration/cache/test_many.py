@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Event
 from typing import Any
 
@@ -136,6 +137,37 @@ async def test_overlapping_batches_of_tasks(url: str) -> None:
     assert sorted(asked) == list(range(39))
     assert tasks[0].cancelled()
     await cache.aio.close()
+
+
+def test_a_batch_of_a_closed_loop_keeps_no_other_loop_from_its_keys(url: str) -> None:
+    """It was closed while the batch went on without its caller."""
+    cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5)
+    go_on: list[bool] = []
+
+    @cache.cached_many(ttl=60, by="ids")
+    async def load_products(ids: Sequence[int]) -> dict[int, int]:
+        while not go_on:  # noqa: ASYNC110 - events belong to one loop
+            await asyncio.sleep(0.01)
+        return {n: n * n for n in ids}
+
+    async def give_up() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await load_products([1])
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(give_up())
+
+    async def ask_again() -> dict[int, int]:
+        with deadline(1):  # the lease is the closed loop's still
+            found = await load_products([1])
+        await cache.aio.close()
+        return found
+
+    go_on.append(True)
+    assert asyncio.run(ask_again()) == {1: 1}
+    loop.run_until_complete(cache.aio.close())
+    loop.close()
 
 
 async def test_a_batch_whose_task_never_began_keeps_nobody_from_its_keys(url: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from datakit.cache import Cache
-from datakit.errors import CacheUnavailableError
+from datakit.errors import CacheUnavailableError, ConfigError
 
 
 @pytest.fixture
@@ -76,3 +76,8 @@ def test_wrong_name_is_refused(
     side = side_of(Cache(url, timeout=5))
     with pytest.raises(CacheUnavailableError):
         side.delete("k")
+
+
+def test_certificates_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no file"):
+        Cache(f"rediss://localhost?ssl_ca_certs={tmp_path / 'none.pem'}")
