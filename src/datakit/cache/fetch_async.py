@@ -20,6 +20,7 @@ from datakit.resilience import deadlines
 from datakit.resilience.breaker import CircuitBreaker
 from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight_async import AsyncSingleFlight
+from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
 
@@ -38,10 +39,15 @@ class AsyncFetcher:
         self._flight: AsyncSingleFlight[Loaded[Any]] = AsyncSingleFlight()
         self._claims: WeakKeyDictionary[asyncio.AbstractEventLoop, Claims] = WeakKeyDictionary()
         """By loop: one that is closed leaves what it claimed."""
-        self._lock = Lock()
+        self.start_anew()
+        renew_after_fork(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loads: set[asyncio.Task[Any]] = set()
         core.forgetters += [self._flight.forget, self._forget_claims]
+
+    def start_anew(self) -> None:
+        """Take a lock that no thread of a forked child's parent holds."""
+        self._lock = Lock()
 
     def open(self) -> AsyncBackend:
         """Return the backend, the driver imported."""

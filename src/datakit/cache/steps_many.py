@@ -15,6 +15,7 @@ from datakit.cache.entry import HIT, UNASKED
 from datakit.cache.nesting import waits
 from datakit.cache.policy import Policy
 from datakit.cache.steps import NO_VALUE, Loaded, Raised, Steps
+from datakit.resilience.flight import is_out_of_time
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class Many(Generic[T]):
         values = {k: cast("T", one.value) for k, one in found.items() if one.decision is HIT}
         missing = [key for key in keys if key not in values]
         asked = not any(found[key].decision is UNASKED for key in missing)
-        wait_until = core.monotonic() + core.patience(self.policy.lease)
+        patience = core.patience(self.policy.lease)
         try:
             if any(map(core.is_loading, missing)):  # inside this very load
                 values |= yield "call", self.loader, missing
@@ -59,7 +60,7 @@ class Many(Generic[T]):
             while missing:
                 mine, others = self.claims.claim(missing)
                 if mine:
-                    todo = partial(self._settle_claims, mine, asked, wait_until)
+                    todo = partial(self._settle_claims, mine, asked, patience)
                     end = partial(self.claims.abandon, mine)
                     results = yield "apart", todo, missing[0], end
                     values |= {
@@ -85,21 +86,22 @@ class Many(Generic[T]):
         return values
 
     def _settle_claims(
-        self, mine: dict[str, Claim], asked: bool, wait_until: float
+        self, mine: dict[str, Claim], asked: bool, patience: float
     ) -> Steps[dict[str, Loaded[T]] | Raised]:
-        outcome = yield from self._settle(list(mine), asked, wait_until)
+        outcome = yield from self._settle(list(mine), asked, patience)
         self.claims.settle(mine, outcome)
         return outcome
 
     def _settle(
-        self, pending: list[str], asked: bool, wait_until: float
+        self, pending: list[str], asked: bool, patience: float
     ) -> Steps[dict[str, Loaded[T]] | Raised]:
         """Return the values of keys as far as there are any, loaded in one run where they can be.
 
-        What others load is waited for after our load, until the monotonic second `wait_until`.
+        What others load is waited for after our load. patience: seconds for each of them.
         """
         core, lease = self.core, self.policy.lease
         results: dict[str, Loaded[T]] = {}
+        wait_until = core.monotonic() + patience
         pause = steps.FIRST_PAUSE
         holders: dict[str, set[Any]] = {key: set() for key in pending}
         while pending:
@@ -112,6 +114,8 @@ class Many(Generic[T]):
             asked = not isinstance(grants, Failed)
             if not isinstance(grants, Failed):
                 for key, grant in zip(pending, grants, strict=True):
+                    if holders[key] and grant.holder not in holders[key]:
+                        wait_until = core.monotonic() + patience  # he has not had his time
                     holders[key].add(grant.holder)
                 needless = self._sort_out(pending, grants, asked_at, results, held, spares)
                 yield from self._give_back(needless, results)
@@ -198,8 +202,9 @@ class Many(Generic[T]):
             raise
         except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
             core.stats.load_errors += 1
-            for key in keys:
-                core.note_kept(key, is_kept=False)
+            if isinstance(exc, Exception) and not is_out_of_time(exc):
+                for key in keys:
+                    core.note_kept(key, is_kept=False)
             yield from self._give_back(held, spares)
             if not isinstance(exc, Exception) or not spares.keys() >= set(keys):
                 return Raised(exc)

@@ -16,6 +16,7 @@ from datakit.cache.nesting import waits
 from datakit.cache.policy import Policy
 from datakit.cache.steps import Fate, Loaded, Raised, Steps
 from datakit.resilience.deadlines import deadline
+from datakit.resilience.flight import is_out_of_time
 
 T = TypeVar("T")
 
@@ -119,7 +120,7 @@ class One(Generic[T]):
             patience = 0.0 if core.is_unkept(self.key) else core.patience(policy.lease)
             wait_until = core.monotonic() + patience
             pause = steps.FIRST_PAUSE
-            holders = set()
+            holders: set[Any] = set()
             while True:
                 asked_at = next(core.ticks)
                 grants = yield "acquire", (self.key,), policy.lease, core.seizes(wait_until)
@@ -127,6 +128,8 @@ class One(Generic[T]):
                     asked = False
                     break
                 stored, lease, holder = grants[0]
+                if holders and holder not in holders:  # he has not had his time
+                    wait_until = core.monotonic() + patience
                 holders.add(holder)
                 found = core.judge(self.key, stored, policy, again=True)
                 if steps.is_settled(found, newer_than, leased=lease is not None):
@@ -174,7 +177,8 @@ class One(Generic[T]):
             raise
         except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait
             core.stats.load_errors += 1
-            core.note_kept(key, is_kept=False)
+            if isinstance(exc, Exception) and not is_out_of_time(exc):
+                core.note_kept(key, is_kept=False)
             if found.entry is None or not isinstance(exc, Exception):
                 yield from self._untouched(lease)
                 return Raised(exc)

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight import is_out_of_time
+from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
 
@@ -34,6 +35,11 @@ class AsyncSingleFlight(Generic[T]):
     """
 
     def __init__(self) -> None:
+        self.start_anew()
+        renew_after_fork(self)
+
+    def start_anew(self) -> None:
+        """Forget the runs under way; called in a forked child, whose parent's loops are not its."""
         self._runs: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Run[T]]]
         self._runs = WeakKeyDictionary()
         self._lock = Lock()

@@ -85,3 +85,30 @@ def test_a_child_forked_while_the_driver_is_imported_imports_it_itself(
     assert os.waitpid(child, 0)[1] == 0
     opening.join()
     cache.close()
+
+
+def test_a_child_forked_amid_invalidations_invalidates(url: str) -> None:
+    """It waits for no lock that a thread of its parent held, of threads or of tasks."""
+    cache = Cache(url, namespace=uuid.uuid4().hex, timeout=5)
+    ended = threading.Event()
+
+    def invalidate() -> None:
+        while not ended.is_set():
+            cache.delete("k")
+
+    threads = [threading.Thread(target=invalidate) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # which kills
+                cache.delete("k")
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    cache.close()

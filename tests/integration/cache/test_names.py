@@ -10,7 +10,7 @@ import pytest
 import redis
 from tests.integration.cache.conftest import AsyncSide, SyncSide
 
-from datakit import AsyncResolver, Resolver, events
+from datakit import AsyncResolver, CircuitBreaker, Resolver, events
 from datakit.cache import Cache
 from datakit.cache.backends.pool import PROBED_AFTER
 from datakit.dns.answer import SUSPECT_HOLD
@@ -119,6 +119,65 @@ def test_all_connections_lead_to_one_server_while_the_name_may_flap(
         side.get("k")  # an event loop that did not run meanwhile learns what has happened
         side.set("k", "new", 60)
         assert second.connections >= 1
+
+
+@pytest.fixture
+def hanging(
+    pair: list[Any], side_of: Sided, dns_server: DnsServer
+) -> Iterator[tuple[FaultProxy, FaultProxy, Any]]:
+    """A server about to hang, another one at the same port, and a cache that is told of the first
+    alone, with a TTL that nobody waits for."""
+    old, new = pair
+    with (
+        FaultProxy(old.address, old.port, host="127.0.0.31") as first,
+        FaultProxy(new.address, new.port, host="127.0.0.32", port=first.port) as second,
+    ):
+        dns_server.set(NAME, "A", [first.host], ttl=300)
+        url = f"{old.url.partition(':')[0]}://{NAME}:{first.port}"
+        side = side_of(Cache(url, resolver=Resolver([dns_server.endpoint])))
+        side.set("k", 1, 60)
+        yield first, second, side
+
+
+@pytest.mark.parametrize("is_there_still", [True, False])
+def test_a_server_that_hangs_is_left_for_another_one_that_the_name_has(
+    hanging: Any, dns_server: DnsServer, is_there_still: bool
+) -> None:
+    """However long the TTL: its silence has the DNS servers asked again. Its kernel accepts
+    connections still."""
+    first, second, side = hanging
+    hosts = [first.host, second.host] if is_there_still else [second.host]
+    dns_server.set(NAME, "A", hosts, ttl=300)
+    first.black_hole()
+    until = time.monotonic() + 20
+    while second.connections == 0:
+        side.get("k")
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_server_that_takes_no_more_connections_keeps_those_it_has(
+    redis_server: RedisServer, side_of: Sided, product: Any
+) -> None:
+    """As one whose backlog is full."""
+    with FaultProxy(redis_server.address, redis_server.port) as proxy:
+        proxy.delay(0.05)
+        side = side_of(
+            Cache(f"redis://127.0.0.1:{proxy.port}", timeout=5, breaker=CircuitBreaker())
+        )
+        get_product = side.function(lambda n: product(n, "loaded", []))
+        get_product(7)
+        made = proxy.connections
+        proxy._loop.call(_stop_listening(proxy))  # type: ignore[union-attr]
+        get_product.crowd(20, 7)
+        assert proxy.open_connections == made
+        assert side.get("k") is None
+        assert proxy.open_connections == made
+
+
+async def _stop_listening(proxy: FaultProxy) -> None:
+    assert proxy._server is not None
+    proxy._server.close()
 
 
 def test_connections_stay_while_nobody_can_say_where_the_name_leads(

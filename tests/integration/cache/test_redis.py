@@ -238,17 +238,41 @@ def test_a_deadline_shorter_than_connecting_takes_is_no_error(
     assert any(isinstance(event, events.BreakerOpened) for event in seen)
 
 
+def test_what_a_user_asks_for_has_all_of_the_time(side_of: Any, redis_server: RedisServer) -> None:
+    """No load follows it."""
+    with FaultProxy(redis_server.address, redis_server.port) as proxy:
+        side = side_of(Cache(f"redis://127.0.0.1:{proxy.port}", timeout=5))
+        side.set("k", 1, 60)
+        proxy.delay(0.3)
+        with deadline(0.5):
+            side.delete("k")
+        proxy.heal()
+
+
+def test_callers_in_a_hurry_find_out_a_server_that_refuses(
+    side_of: Any, own_server: RedisServer, seen: list[events.Event]
+) -> None:
+    """A refusal takes no time."""
+    side = side_of(Cache(own_server.url))
+    own_server.kill()
+    for _ in range(8):
+        with deadline(0.1), suppress(DeadlineExceededError):
+            side.get("k")
+    assert any(isinstance(event, events.BreakerOpened) for event in seen)
+
+
 def test_callers_in_a_hurry_say_nothing_of_the_server(
     side_of: Any, own_server: RedisServer, seen: list[events.Event]
 ) -> None:
-    """Their silence of milliseconds opens no breaker."""
+    """Their silence of milliseconds opens no breaker, unless it goes on."""
     side = side_of(Cache(own_server.url))
     side.set("k", 1, 60)
     own_server.stop_process()
-    for _ in range(20):
-        with deadline(0.02), suppress(DeadlineExceededError):
-            side.get("k")
-    assert not any(isinstance(event, events.BreakerOpened) for event in seen)
+    for is_opened in (False, True):
+        for _ in range(8):
+            with deadline(0.02), suppress(DeadlineExceededError):
+                side.get("k")
+        assert is_opened == any(isinstance(event, events.BreakerOpened) for event in seen)
 
 
 @pytest.mark.parametrize("sent", [0, 1])

@@ -4,13 +4,18 @@ A dialect has the methods of `Backend`. Each returns a `Request` and does nothin
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from datakit.cache.backends.base import OPERATIONS, RefusedError
 from datakit.cache.backends.pool import Pool
 from datakit.cache.backends.pool_async import AsyncPool
 
 T = TypeVar("T")
+
+
+WHOLE: Final = ("set", "delete")
+"""Operations that users ask for: no load follows that would need a share of their time."""
 
 
 class Request(NamedTuple, Generic[T]):
@@ -34,7 +39,8 @@ class RemoteBackend:
         self.max_value = dialect.max_value
         self.close = pool.close
         for name in OPERATIONS:
-            setattr(self, name, _operation(getattr(dialect, name), pool.exchange))
+            exchange = partial(pool.exchange, whole=True) if name in WHOLE else pool.exchange
+            setattr(self, name, _operation(getattr(dialect, name), exchange))
 
 
 def _operation(ask: Callable[..., Request[T]], exchange: Callable[..., Any]) -> Callable[..., T]:
@@ -52,7 +58,8 @@ class AsyncRemoteBackend:
         self.max_value = dialect.max_value
         self.close = pool.close
         for name in OPERATIONS:
-            setattr(self, name, _async_operation(getattr(dialect, name), pool.exchange))
+            exchange = partial(pool.exchange, whole=True) if name in WHOLE else pool.exchange
+            setattr(self, name, _async_operation(getattr(dialect, name), exchange))
 
 
 def _async_operation(

@@ -13,8 +13,7 @@ from typing import Any, Final, Protocol
 
 from datakit.cache.backends.base import RefusedError
 from datakit.cache.backends.route import LOOK_EVERY, Route
-from datakit.cache.backends.share import share, tells
-from datakit.resilience.deadlines import over
+from datakit.cache.backends.share import share
 from datakit.resilience.forks import renew_after_fork
 
 MAX_CONNECTIONS: Final = 50
@@ -67,16 +66,17 @@ class Pool:
         self._freed = Condition()
         self._waiting = 0
 
-    def exchange(self, commands: list[Any]) -> list[Any]:
-        """Return the server's replies.
+    def exchange(self, commands: list[Any], whole: bool = False) -> list[Any]:
+        """Return the server's replies. whole: whether all of a nearer `deadline` may be taken.
 
         Raises:
             OSError or the driver's error: it could not be asked in time.
             DeadlineExceededError: so little is left of the enclosing `deadline` that this says
                 nothing of the server.
         """
+        home = self._route.home
         now = monotonic()
-        given = share(self._timeout)
+        given = share(self._timeout, whole=whole)
         until = now + given
         try:
             link = self._places.pop()
@@ -88,17 +88,18 @@ class Pool:
                 link = None
             if link is None:
                 link = self._dial()
-                given = share(self._timeout)
+                given = share(self._timeout, whole=whole)
                 until = monotonic() + given
             replies = link.exchange(commands, until)
         except BaseException as exc:  # a reply may still come: nobody else must read it
             if link is not None:
                 link.close()
-                self._route.home.doubt()
             self._free(None)
-            if isinstance(exc, Exception) and not tells(given, self._timeout):
-                raise over("the cache had too little time to answer") from exc
+            if isinstance(exc, Exception):
+                self._route.judge(exc, given, self._timeout)
             raise
+        if home.is_doubted or home.silence:
+            home.answered()
         link.used_at = now
         self._free(link)
         for reply in replies:

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 from datakit.cache.backends.base import RefusedError
 from datakit.cache.backends.pool import MAX_CONNECTIONS
 from datakit.cache.backends.route import LOOK_EVERY, AsyncRoute
-from datakit.cache.backends.share import share, tells
-from datakit.resilience.deadlines import over
+from datakit.cache.backends.share import share
 
 
 class AsyncLink(Protocol):
@@ -72,8 +71,8 @@ class AsyncPool:
             self._pools = open_pools
         return pool
 
-    async def exchange(self, commands: list[Any]) -> list[Any]:
-        """Return the server's replies.
+    async def exchange(self, commands: list[Any], whole: bool = False) -> list[Any]:
+        """Return the server's replies. whole: whether all of a nearer `deadline` may be taken.
 
         Raises:
             OSError or the driver's error: it could not be asked in time.
@@ -82,19 +81,18 @@ class AsyncPool:
         """
         loop = asyncio.get_running_loop()
         pool = self._pool(loop)
-        given = share(self._timeout)
+        given = share(self._timeout, whole=whole)
         limit = asyncio.timeout(given)
         try:
             async with limit, pool.places:
                 link = await self._idle_link(pool, loop.time())
                 if link is None:
                     link = await self._dial(limit)
-                    given = share(self._timeout)
+                    given = share(self._timeout, whole=whole)
                     limit.reschedule(loop.time() + given)
                 return await self._exchange(pool, link, commands)
         except Exception as exc:
-            if not tells(given, self._timeout):
-                raise over(f"{self._name} had too little time to answer") from exc
+            self._route.judge(exc, given, self._timeout)
             if isinstance(exc, TimeoutError) and limit.expired():
                 raise TimeoutError(f"no answer from {self._name} in time") from exc
             raise
@@ -103,9 +101,11 @@ class AsyncPool:
         try:
             replies = await link.exchange(commands)
         except BaseException:  # a reply may still come: nobody else must read it
-            self._route.home.doubt()
             await link.abort()
             raise
+        home = self._route.home
+        if home.is_doubted or home.silence:
+            home.answered()
         pool.idle.append(link)
         for reply in replies:
             if type(reply) is RefusedError and reply.spent and self._route.is_wrong(link.ip):

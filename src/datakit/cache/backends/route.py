@@ -8,14 +8,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from datakit import events
-from datakit.cache.backends.share import share, tells
+from datakit.cache.backends.share import TELLING, is_loss, is_timeout, share, tells
 from datakit.cache.backends.url import Target
 from datakit.dns.addresses import Address
-from datakit.dns.connecting import race
+from datakit.dns.connecting import Failed, race
 from datakit.dns.connecting_async import race as race_async
 from datakit.dns.departures import Departures
 from datakit.errors import DeadlineExceededError
-from datakit.resilience.deadlines import deadline
+from datakit.resilience.deadlines import deadline, over
 
 if TYPE_CHECKING:
     from datakit.dns import AsyncResolver, Resolver
@@ -25,6 +25,9 @@ LOOK_EVERY: Final = 1.0
 
 LOOK_FOR: Final = 0.1
 """Seconds that the look may take; a connection that works is used after that."""
+
+AFTER_ALL: Final = 0.1
+"""Seconds by which the end of `connect` comes first, which tells who was silent."""
 
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """An idle connection whose server is gone is found out in 45 s. Source: redis-py's defaults."""
@@ -39,53 +42,67 @@ class Home:
 
     def __init__(self, host: str) -> None:
         self.ip: str | None = None
+        self.is_doubted = False
+        """Whether it failed since its last answer: where there is another, that is better."""
+        self.silence = 0.0
+        """Seconds without an answer since the last one."""
         self._host = host
         self._departures = Departures()
-        self._is_doubted = False
         self._left_at = -LOOK_EVERY
 
     def ordered(self, found: Sequence[Address], port: int, now: float) -> list[Address]:
-        """Return the addresses to try: the home first, unless the name has left it."""
+        """Return the addresses to try: the home first, unless it is doubted or the name left it."""
         ip = self.ip
-        if ip is None or not self._stays(ip, now, is_current=any(a.ip == ip for a in found)):
+        if ip is None:
             return list(found)
-        return [Address(ip, port), *(address for address in found if address.ip != ip)]
-
-    def _stays(self, ip: str, now: float, *, is_current: bool) -> bool:
+        others = [address for address in found if address.ip != ip]
+        is_current = len(others) < len(found)
         has_left = self._departures.has_left(ip, now, is_current=is_current)
-        return is_current or not (has_left or self._is_doubted)
+        home = [Address(ip, port)]
+        if self.is_doubted or has_left:
+            return [*others, *home] if is_current else others
+        return [*home, *others]
 
     def settle(self, ip: str) -> None:
         """Make `ip`, to which a connection was just made, the home."""
         before, self.ip = self.ip, ip
-        self._is_doubted = False
-        if before is not None and before != ip:
-            events.emit(events.ConnectionMoved, self._host, before)
+        if before != ip:
+            self._departures.forget(ip)
+            if before is not None:
+                events.emit(events.ConnectionMoved, self._host, before)
 
-    def doubt(self) -> None:
-        """Take note that a connection failed: where the name leads elsewhere, that is better."""
-        self._is_doubted = True
+    def answered(self) -> None:
+        """Take note that the home has answered."""
+        self.is_doubted = False
+        self.silence = 0.0
+
+    def is_silent(self, given: float, usual: float) -> bool:
+        """Take note that it did not answer within `given` seconds, where it has `usual` ones.
+
+        Return whether that, with what came before it, says something of it.
+        """
+        self.silence += given
+        return self.silence >= min(usual, TELLING)
 
     def look(self, ip: str, now: float, *, is_current: bool) -> bool:
         """Return whether a connection to `ip` may be used, by whether the name leads there."""
         if not self._departures.has_left(ip, now, is_current=is_current):
             return True
-        self.leave(ip)
+        self._leave(ip)
         events.emit(events.ConnectionMoved, self._host, ip)
         return False
 
-    def leave(self, ip: str) -> None:
-        """Use no connection to `ip` any more."""
+    def _leave(self, ip: str) -> None:
         if self.ip == ip:
             self.ip = None
 
     def leave_once(self, ip: str, now: float) -> bool:
-        """Leave `ip`, at most once a second, since the name may lead nowhere else; return whether
-        it was left."""
+        """Use no connection to `ip` any more, but not more often than once a second, since the name
+        may lead nowhere else; return whether it was left."""
         if now < self._left_at + LOOK_EVERY:
             return False
         self._left_at = now
-        self.leave(ip)
+        self._leave(ip)
         return True
 
 
@@ -118,12 +135,31 @@ class _Way:
         self._report_failure(self._host, ip)
         return self.home.leave_once(ip, monotonic())
 
+    def judge(self, exc: Exception, given: float, usual: float) -> None:
+        """Take note of what an exchange of `given` seconds, where it has `usual` ones, ended with.
+
+        Where it speaks against the server, that is doubted and the DNS servers are asked again.
+
+        Raises:
+            DeadlineExceededError: it says nothing of the server, which had too little time.
+        """
+        if is_timeout(exc) and not self.home.is_silent(given, usual):
+            raise over(f"{self._host} had too little time to answer") from exc
+        if is_loss(exc) and self.home.ip is not None:
+            self.home.is_doubted = True
+            self._report_failure(self._host, self.home.ip)
+
     def _candidates(self, found: Sequence[Address]) -> list[Address]:
         return self.home.ordered(found, self._port, monotonic())
 
     def _lost(self, address: Address) -> None:
+        if address.ip == self.home.ip:
+            self.home.is_doubted = True
         self._report_failure(self._host, address.ip)
-        self.home.leave(address.ip)
+
+    def _failed(self, seconds: float) -> Failed:
+        """Return what is told of addresses that could not be connected to in that time."""
+        return self._lost if tells(seconds, self._connect_timeout) else _ignored
 
     def _made(self, sock: socket.socket) -> Reached:
         """Return a connection that was just made, set up."""
@@ -171,7 +207,7 @@ class Route(_Way):
         """
         with self._time() as seconds:
             found = self._resolver.addresses(self._host, self._port)
-            sock = race(self._candidates(found), self._host, self._lost)
+            sock = race(self._candidates(found), self._host, self._failed(seconds))
         sock.settimeout(seconds)
         return self._made(sock)
 
@@ -181,7 +217,7 @@ class Route(_Way):
         now: the monotonic second.
         """
         try:
-            with deadline(LOOK_FOR):
+            with deadline(share(LOOK_FOR)):
                 is_current = self._resolver.is_current(self._host, ip)
         except DeadlineExceededError:
             return True
@@ -199,7 +235,7 @@ class AsyncRoute(_Way):
 
     def begin(self, limit: asyncio.Timeout) -> None:
         """Set `limit` to the time that a new connection may take, its encryption included."""
-        seconds = share(self._connect_timeout)
+        seconds = share(self._connect_timeout) + AFTER_ALL
         limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def connect(self) -> Reached:
@@ -207,16 +243,21 @@ class AsyncRoute(_Way):
 
         Raises: as `Route.connect`.
         """
-        with self._time():
+        with self._time() as seconds:
             found = await self._resolver.addresses(self._host, self._port)
-            sock = await race_async(self._candidates(found), self._host, self._lost)
+            failed = self._failed(seconds)
+            sock = await race_async(self._candidates(found), self._host, failed)
         return self._made(sock)
 
     async def leads_to(self, ip: str, now: float) -> bool:
         """Return what `Route.leads_to` does."""
         try:
-            with deadline(LOOK_FOR):
+            with deadline(share(LOOK_FOR)):
                 is_current = await self._resolver.is_current(self._host, ip)
         except DeadlineExceededError:
             return True
         return self.home.look(ip, now, is_current=is_current)
+
+
+def _ignored(_address: Address) -> None:
+    """Say nothing of a server that had too little time."""

@@ -8,8 +8,10 @@ TELLING: Final = 0.1
 """Seconds of silence that say something of a server, and not of a caller in a hurry."""
 
 
-def share(seconds: float) -> float:
+def share(seconds: float, *, whole: bool = False) -> float:
     """Return `seconds`, or half of what is left of the enclosing `deadline` when that is less.
+
+    whole: all of it instead of half, where nothing follows.
 
     Raises:
         DeadlineExceededError: nothing is left.
@@ -19,10 +21,20 @@ def share(seconds: float) -> float:
         return seconds
     if left <= 0:
         raise over("the cache was not asked")
-    return min(seconds, left / 2)
+    return min(seconds, left if whole else left / 2)
 
 
 def tells(given: float, usual: float) -> bool:
     """Return whether a server that was given so many seconds, where it has `usual` ones, and did
     not answer is at fault."""
     return given >= min(usual, TELLING)
+
+
+def is_timeout(exc: Exception) -> bool:
+    """Return whether `exc`, also one of redis-py's, says that nothing came in time."""
+    return isinstance(exc, TimeoutError) or type(exc).__name__ == "TimeoutError"
+
+
+def is_loss(exc: Exception) -> bool:
+    """Return whether `exc`, also one of redis-py's, says that the server is away or silent."""
+    return isinstance(exc, OSError) or type(exc).__name__ in ("TimeoutError", "ConnectionError")
