@@ -277,6 +277,7 @@ def test_replica_that_received_most_is_promoted() -> None:
     with MariadbCluster(replicas=2) as cluster:
         old, behind, ahead = cluster.nodes
         rows(old, "create table t (i int)")
+        wait_for(lambda: rows(behind, "show tables") == [("t",)])  # a commit waits for one of two
         behind.query("stop slave io_thread")
         rows(old, "insert into t values (1)")
         old.kill()
