@@ -43,11 +43,12 @@ class Faults:
 
 @dataclass(slots=True)
 class Traffic:
-    """What has passed."""
+    """What has passed, and what is held back now."""
 
     connections: int = 0
     to_server: int = 0
     to_client: int = 0
+    held: int = 0
 
 
 class CutError(Exception):
@@ -128,9 +129,7 @@ class Link:
             if self._drops_replies:
                 await self._let_server_finish()
                 break
-            if self._faults.delay:
-                await asyncio.sleep(self._faults.delay)
-            await self._faults.flow.wait()
+            await self._hold(chunk)
             if not self._client_ended:
                 await self._reply(chunk)
         if self._drops_replies:
@@ -139,6 +138,15 @@ class Link:
         await self._faults.flow.wait()
         if not self._client_ended:
             self._to_client.write_eof()
+
+    async def _hold(self, chunk: bytes) -> None:
+        self._traffic.held += len(chunk)
+        try:
+            if self._faults.delay:
+                await asyncio.sleep(self._faults.delay)
+            await self._faults.flow.wait()
+        finally:
+            self._traffic.held -= len(chunk)
 
     async def _reply(self, chunk: bytes) -> None:
         left = self.reply_bytes_left

@@ -70,6 +70,11 @@ class FaultProxy(WithBlock):
         """How many bytes of replies were forwarded so far."""
         return self._traffic.to_client
 
+    @property
+    def bytes_held(self) -> int:
+        """How many bytes of replies were received and are held back now."""
+        return self._traffic.held
+
     def retarget(self, host: str, port: int) -> None:
         """Forward new connections to another server; those there are stay where they are."""
         self._target = (host, port)

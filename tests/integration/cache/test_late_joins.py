@@ -13,7 +13,7 @@ import pytest
 from datakit.cache import Cache
 from datakit.testing import FaultProxy
 
-HELD = 1.0
+HELD = 2.0
 """Seconds for which the reply to a fill is held back."""
 
 
@@ -40,9 +40,10 @@ def caches(server: Any, proxy: FaultProxy) -> Iterator[tuple[Cache, Cache]]:
     theirs.close()
 
 
-def wait_until_stored(cache: Cache, key: str) -> None:
+def wait_until_stored(proxy: FaultProxy) -> None:
+    """Return once the server has answered the fill, and the answer is held back."""
     until = time.monotonic() + 5
-    while cache.get(key) is None:
+    while not proxy.bytes_held:
         assert time.monotonic() < until
         time.sleep(0.005)
 
@@ -73,8 +74,9 @@ def test_a_thread_joins_no_load_whose_value_was_sent(
         ):
             source[0] = "old"
             before = pool.submit(call)
-            wait_until_stored(theirs, key)
+            wait_until_stored(proxy)
             proxy.heal()
+            assert theirs.get(key) is not None
             source[0] = "new"
             theirs.delete(key)
             assert call() == new
@@ -108,8 +110,9 @@ async def test_a_task_joins_no_load_whose_value_was_sent(
     ):
         source[0] = "old"
         before = asyncio.create_task(call())
-        await asyncio.to_thread(wait_until_stored, theirs, key)
+        await asyncio.to_thread(wait_until_stored, proxy)
         proxy.heal()
+        assert theirs.get(key) is not None
         source[0] = "new"
         theirs.delete(key)
         assert await call() == new

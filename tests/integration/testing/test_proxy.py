@@ -69,7 +69,9 @@ def test_delay_holds_back_the_reply(proxy: FaultProxy, client: socket.socket) ->
     proxy.delay(0.3)
     client.sendall(PING)
     assert is_silent(client)
+    assert proxy.bytes_held == len(PONG)
     assert client.recv(10) == PONG
+    assert proxy.bytes_held == 0
     proxy.heal()
     assert ask(client) == PONG
 
