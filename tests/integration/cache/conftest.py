@@ -13,7 +13,7 @@ import pytest
 
 from datakit import events
 from datakit.cache import Cache
-from datakit.testing import FakeClock, RedisServer
+from datakit.testing import FakeClock, FaultProxy, RedisServer
 
 
 @dataclass
@@ -183,6 +183,14 @@ def seen() -> Iterator[list[events.Event]]:
     unsubscribe = events.subscribe(note)
     yield found
     unsubscribe()
+
+
+def wait_until_held(proxy: FaultProxy) -> None:
+    """Return once the server has answered, and the answer is held back."""
+    until = time.monotonic() + 5
+    while not proxy.bytes_held:
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 @pytest.fixture

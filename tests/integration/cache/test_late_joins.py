@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from tests.integration.cache.conftest import wait_until_held
 
 from datakit.cache import Cache
 from datakit.testing import FaultProxy
@@ -40,14 +41,6 @@ def caches(server: Any, proxy: FaultProxy) -> Iterator[tuple[Cache, Cache]]:
     theirs.close()
 
 
-def wait_until_stored(proxy: FaultProxy) -> None:
-    """Return once the server has answered the fill, and the answer is held back."""
-    until = time.monotonic() + 5
-    while not proxy.bytes_held:
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_a_thread_joins_no_load_whose_value_was_sent(
     caches: tuple[Cache, Cache], proxy: FaultProxy
 ) -> None:
@@ -74,7 +67,7 @@ def test_a_thread_joins_no_load_whose_value_was_sent(
         ):
             source[0] = "old"
             before = pool.submit(call)
-            wait_until_stored(proxy)
+            wait_until_held(proxy)
             proxy.heal()
             assert theirs.get(key) is not None
             source[0] = "new"
@@ -110,7 +103,7 @@ async def test_a_task_joins_no_load_whose_value_was_sent(
     ):
         source[0] = "old"
         before = asyncio.create_task(call())
-        await asyncio.to_thread(wait_until_stored, proxy)
+        await asyncio.to_thread(wait_until_held, proxy)
         proxy.heal()
         assert theirs.get(key) is not None
         source[0] = "new"

@@ -9,14 +9,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import pytest
 import redis
+from tests.integration.cache.conftest import wait_until_held
 
 from datakit import events
 from datakit.cache import Cache
+from datakit.cache.backends import pool, pool_async
 from datakit.cache.backends.base import Fill
 from datakit.cache.backends.redis_dialect import RedisDialect
 from datakit.errors import CacheUnavailableError, DeadlineExceededError
@@ -273,6 +275,49 @@ def test_callers_in_a_hurry_say_nothing_of_the_server(
             with deadline(0.02), suppress(DeadlineExceededError):
                 side.get("k")
         assert is_opened == any(isinstance(event, events.BreakerOpened) for event in seen)
+
+
+@pytest.fixture
+def crowded(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The way to a server that takes one exchange at a time."""
+    monkeypatch.setattr(pool, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(pool_async, "MAX_CONNECTIONS", 1)
+    with FaultProxy(redis_server.address, redis_server.port) as proxy:
+        yield proxy
+
+
+def test_threads_in_a_hurry_that_get_no_connection_say_nothing_of_the_server(
+    crowded: FaultProxy, seen: list[events.Event]
+) -> None:
+    with (
+        closing(Cache(f"redis://127.0.0.1:{crowded.port}", timeout=5)) as cache,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        cache.set("k", 1, 60)
+        crowded.delay(2)
+        slow = executor.submit(cache.get, "k")
+        wait_until_held(crowded)
+        for _ in range(8):
+            with deadline(0.02):
+                assert cache.get("k") is None
+        assert slow.result() == 1
+    assert not any(isinstance(event, events.BreakerOpened) for event in seen)
+
+
+async def test_tasks_in_a_hurry_that_get_no_connection_say_nothing_of_the_server(
+    crowded: FaultProxy, seen: list[events.Event]
+) -> None:
+    cache = Cache(f"redis://127.0.0.1:{crowded.port}", timeout=5).aio
+    await cache.set("k", 1, 60)
+    crowded.delay(2)
+    slow = asyncio.create_task(cache.get("k"))
+    await asyncio.to_thread(wait_until_held, crowded)
+    for _ in range(8):
+        with deadline(0.02):
+            assert await cache.get("k") is None
+    assert await slow == 1
+    await cache.close()
+    assert not any(isinstance(event, events.BreakerOpened) for event in seen)
 
 
 @pytest.mark.parametrize("sent", [0, 1])

@@ -49,11 +49,12 @@ def test_each_move_has_a_grace_of_its_own() -> None:
 
 def test_short_silences_tell_nothing_until_they_add_up() -> None:
     home = home_at(A)
-    assert not home.is_silent(TELLING / 2, 1.0)
-    assert home.is_silent(TELLING / 2, 1.0)
+    assert not home.is_silent(TELLING / 2, 1.0, 10.0)
+    assert not home.is_silent(TELLING / 2, 1.0, 10.0 + TELLING / 4)  # towards another caller
+    assert home.is_silent(TELLING / 2, 1.0, 20.0)
     home.answered()
-    assert not home.is_silent(TELLING / 2, 1.0)
-    assert home.is_silent(0.01, 0.01)  # all that it usually has
+    assert not home.is_silent(TELLING / 2, 1.0, 30.0)
+    assert home.is_silent(0.01, 0.01, 40.0)  # all that it usually has
 
 
 def test_one_that_says_it_is_wrong_is_left_once_a_second() -> None:

@@ -55,6 +55,5 @@ class AsyncMemcachedDialler:
 
     async def __call__(self, limit: asyncio.Timeout) -> AsyncMemcachedLink:
         """Return a new connection; `limit` is set to the time that it may take."""
-        self._route.begin(limit)
-        reached = await self._route.connect()
+        reached = await self._route.connect(limit)
         return AsyncMemcachedLink(reached.ip, *await asyncio.open_connection(sock=reached.sock))

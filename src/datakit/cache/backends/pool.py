@@ -81,7 +81,7 @@ class Pool:
         try:
             link = self._places.pop()
         except IndexError:
-            link = self._wait(until)
+            link = self._wait(until, given)
         try:
             if link is not None and not self._may_serve(link, now):
                 link.close()
@@ -118,7 +118,7 @@ class Pool:
             return self._route.leads_to(link.ip, now)
         return True
 
-    def _wait(self, until: float) -> Link | None:
+    def _wait(self, until: float, given: float) -> Link | None:
         with self._freed:
             self._waiting += 1
             try:
@@ -126,7 +126,9 @@ class Pool:
                     with suppress(IndexError):
                         return self._places.pop()
                     if not self._freed.wait(until - monotonic()):
-                        raise TimeoutError(f"all {MAX_CONNECTIONS} connections are busy")
+                        busy = TimeoutError(f"all {MAX_CONNECTIONS} connections are busy")
+                        self._route.judge(busy, given, self._timeout)
+                        raise busy
             finally:
                 self._waiting -= 1
 

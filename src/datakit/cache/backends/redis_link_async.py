@@ -121,8 +121,7 @@ class AsyncRedisDialler:
         conn = (_TlsConnection if self._target.tls else _TcpConnection)(**options)
         now = asyncio.get_running_loop().time
         conn.connected = lambda: limit.reschedule(now() + share(self._timeout))
-        self._route.begin(limit)
-        conn.reached, ip = await self._route.connect()
+        conn.reached, ip = await self._route.connect(limit)
         try:
             await conn.connect()  # type: ignore[no-untyped-call]
         except BaseException:

@@ -4,11 +4,12 @@ import asyncio
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from datakit import events
-from datakit.cache.backends.share import TELLING, is_loss, is_timeout, share, tells
+from datakit.cache.backends.share import is_loss, is_timeout, share, tells
 from datakit.cache.backends.url import Target
 from datakit.dns.addresses import Address
 from datakit.dns.connecting import Failed, race
@@ -20,14 +21,16 @@ from datakit.resilience.deadlines import deadline, over
 if TYPE_CHECKING:
     from datakit.dns import AsyncResolver, Resolver
 
+R = TypeVar("R", "Resolver", "AsyncResolver")
+
 LOOK_EVERY: Final = 1.0
 """Seconds for which a connection is used without a look at where its server's name leads."""
 
+AT_LEAST: Final = 0.001
+"""Seconds that a connection has for its encryption, since 0 would mean not to block."""
+
 LOOK_FOR: Final = 0.1
 """Seconds that the look may take; a connection that works is used after that."""
-
-AFTER_ALL: Final = 0.1
-"""Seconds by which the end of `connect` comes first, which tells who was silent."""
 
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """An idle connection whose server is gone is found out in 45 s. Source: redis-py's defaults."""
@@ -48,7 +51,8 @@ class Home:
         """Seconds without an answer since the last one."""
         self._host = host
         self._departures = Departures()
-        self._left_at = -LOOK_EVERY
+        self._left_at = -inf
+        self._counted_until = -inf
 
     def ordered(self, found: Sequence[Address], port: int, now: float) -> list[Address]:
         """Return the addresses to try: the home first, unless it is doubted or the name left it."""
@@ -76,13 +80,15 @@ class Home:
         self.is_doubted = False
         self.silence = 0.0
 
-    def is_silent(self, given: float, usual: float) -> bool:
-        """Take note that it did not answer within `given` seconds, where it has `usual` ones.
+    def is_silent(self, given: float, usual: float, now: float) -> bool:
+        """Take note that it did not answer in the last `given` seconds, where it has `usual` ones.
 
-        Return whether that, with what came before it, says something of it.
+        Return whether that, with what came before it, says something of it. The same silence
+        towards many callers counts once.
         """
-        self.silence += given
-        return self.silence >= min(usual, TELLING)
+        self.silence += min(given, now - self._counted_until)
+        self._counted_until = now
+        return tells(self.silence, usual)
 
     def look(self, ip: str, now: float, *, is_current: bool) -> bool:
         """Return whether a connection to `ip` may be used, by whether the name leads there."""
@@ -113,26 +119,20 @@ class Reached(NamedTuple):
     ip: str
 
 
-class _Way:
+class _Way(Generic[R]):
     """What the ways of threads and of tasks have in common. resolver: finds the server."""
 
-    def __init__(
-        self,
-        target: Target,
-        home: Home,
-        resolver: "Resolver | AsyncResolver",
-        connect_timeout: float,
-    ) -> None:
+    def __init__(self, target: Target, home: Home, resolver: R, connect_timeout: float) -> None:
         self.home = home
         self._host = target.host
         self._port = target.port
         self._connect_timeout = connect_timeout
-        self._report_failure = resolver.report_failure
+        self._resolver: R = resolver
 
     def is_wrong(self, ip: str) -> bool:
         """Take note that `ip` leads to the wrong node, and have the DNS servers asked again;
         return whether it is to be left."""
-        self._report_failure(self._host, ip)
+        self._resolver.report_failure(self._host, ip)
         return self.home.leave_once(ip, monotonic())
 
     def judge(self, exc: Exception, given: float, usual: float) -> None:
@@ -143,11 +143,11 @@ class _Way:
         Raises:
             DeadlineExceededError: it says nothing of the server, which had too little time.
         """
-        if is_timeout(exc) and not self.home.is_silent(given, usual):
+        if is_timeout(exc) and not self.home.is_silent(given, usual, monotonic()):
             raise over(f"{self._host} had too little time to answer") from exc
         if is_loss(exc) and self.home.ip is not None:
             self.home.is_doubted = True
-            self._report_failure(self._host, self.home.ip)
+            self._resolver.report_failure(self._host, self.home.ip)
 
     def _candidates(self, found: Sequence[Address]) -> list[Address]:
         return self.home.ordered(found, self._port, monotonic())
@@ -155,7 +155,7 @@ class _Way:
     def _lost(self, address: Address) -> None:
         if address.ip == self.home.ip:
             self.home.is_doubted = True
-        self._report_failure(self._host, address.ip)
+        self._resolver.report_failure(self._host, address.ip)
 
     def _failed(self, seconds: float) -> Failed:
         """Return what is told of addresses that could not be connected to in that time."""
@@ -183,22 +183,16 @@ class _Way:
             with deadline(seconds):
                 yield seconds
         except DeadlineExceededError as exc:
-            if deadline.remaining() == 0 or not tells(seconds, self._connect_timeout):
+            if deadline.remaining() == 0:
                 raise
             raise TimeoutError(str(exc)) from exc
 
 
-class Route(_Way):
+class Route(_Way["Resolver"]):
     """For threads."""
 
-    def __init__(
-        self, target: Target, home: Home, resolver: "Resolver", connect_timeout: float
-    ) -> None:
-        super().__init__(target, home, resolver, connect_timeout)
-        self._resolver = resolver
-
     def connect(self) -> Reached:
-        """Return a new connection; its socket's timeout is that of connecting.
+        """Return a new connection; its socket's timeout is what is left of that of connecting.
 
         Raises:
             OSError: no address takes a connection, or none did in time.
@@ -206,9 +200,10 @@ class Route(_Way):
             DeadlineExceededError: too little is left of the enclosing `deadline`.
         """
         with self._time() as seconds:
+            until = monotonic() + seconds
             found = self._resolver.addresses(self._host, self._port)
             sock = race(self._candidates(found), self._host, self._failed(seconds))
-        sock.settimeout(seconds)
+        sock.settimeout(max(until - monotonic(), AT_LEAST))
         return self._made(sock)
 
     def leads_to(self, ip: str, now: float) -> bool:
@@ -224,29 +219,23 @@ class Route(_Way):
         return self.home.look(ip, now, is_current=is_current)
 
 
-class AsyncRoute(_Way):
+class AsyncRoute(_Way["AsyncResolver"]):
     """For tasks: the same names, awaited where they wait."""
 
-    def __init__(
-        self, target: Target, home: Home, resolver: "AsyncResolver", connect_timeout: float
-    ) -> None:
-        super().__init__(target, home, resolver, connect_timeout)
-        self._resolver = resolver
-
-    def begin(self, limit: asyncio.Timeout) -> None:
-        """Set `limit` to the time that a new connection may take, its encryption included."""
-        seconds = share(self._connect_timeout) + AFTER_ALL
-        limit.reschedule(asyncio.get_running_loop().time() + seconds)
-
-    async def connect(self) -> Reached:
+    async def connect(self, limit: asyncio.Timeout) -> Reached:
         """Return a new connection; its socket does not block.
+
+        limit: set to the end of the time that it may take, its encryption included.
 
         Raises: as `Route.connect`.
         """
+        limit.reschedule(None)  # the block's own end tells who was silent
         with self._time() as seconds:
+            until = asyncio.get_running_loop().time() + seconds
             found = await self._resolver.addresses(self._host, self._port)
             failed = self._failed(seconds)
             sock = await race_async(self._candidates(found), self._host, failed)
+        limit.reschedule(until)
         return self._made(sock)
 
     async def leads_to(self, ip: str, now: float) -> bool:

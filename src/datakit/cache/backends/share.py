@@ -24,10 +24,10 @@ def share(seconds: float, *, whole: bool = False) -> float:
     return min(seconds, left if whole else left / 2)
 
 
-def tells(given: float, usual: float) -> bool:
-    """Return whether a server that was given so many seconds, where it has `usual` ones, and did
-    not answer is at fault."""
-    return given >= min(usual, TELLING)
+def tells(silence: float, usual: float) -> bool:
+    """Return whether so many seconds without an answer, where there are `usual` ones, say
+    something of the server."""
+    return silence >= min(usual, TELLING)
 
 
 def is_timeout(exc: Exception) -> bool:
