@@ -1,6 +1,7 @@
 """A temporary directory with servers in it; both end together, however this process ends."""
 
 import os
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -61,8 +62,9 @@ class RunDirectory:
                 f"servers run as 'nobody', who cannot enter {parent}: set TMPDIR to a directory "
                 "that everybody may enter"
             )
-        self.path = Path(tempfile.mkdtemp(prefix="datakit-", dir=parent))
-        _guard.watch(self.path)
+        self.path = parent / f"datakit-{secrets.token_hex(8)}"
+        _guard.watch(self.path)  # first, since we may end at any moment
+        self.path.mkdir(0o700)
         give(self.path, self.account)
 
     def run(self, argv: Sequence[str | Path]) -> None:
