@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from enum import Enum
-from threading import Lock
+from threading import RLock
 from typing import Any, Final, TypeAlias
 
 from datakit.cache.steps import Loaded, Raised
@@ -34,7 +34,7 @@ class Claims:
 
     def start_anew(self) -> None:
         """Forget all claims; called in a forked child, whose threads are gone."""
-        self._lock = Lock()
+        self._lock = RLock()  # what the garbage collector ends may forget a key while we hold it
         self._claims: dict[str, Claim] = {}
 
     def claim(self, keys: Iterable[str]) -> tuple[dict[str, Claim], dict[str, Claim]]:

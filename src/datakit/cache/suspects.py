@@ -1,7 +1,7 @@
 """Keys whose invalidation failed: this process must not serve them from the cache."""
 
 from itertools import islice
-from threading import Lock
+from threading import RLock
 from typing import Final
 
 from datakit.resilience.forks import renew_after_fork
@@ -40,7 +40,7 @@ class Suspects:
 
     def start_anew(self) -> None:
         """Take a lock that no thread of a forked child's parent holds; the doubts stay."""
-        self._lock = Lock()
+        self._lock = RLock()  # what the garbage collector ends may add a key while we hold it
 
     def add(self, key: str, *, until: float, now: float) -> bool:
         """Put `key` in doubt until the monotonic second `until`; `now` is that clock.

@@ -1,8 +1,10 @@
 """Any number of threads that want one key share a single run of the work."""
 
 from collections.abc import Callable, Hashable
-from threading import Event, Lock, get_ident
-from typing import Generic, TypeVar
+from threading import Event, RLock, get_ident
+from time import monotonic
+from types import TracebackType
+from typing import Final, Generic, TypeVar
 
 from datakit._clock import MAX_WAIT
 from datakit.errors import DeadlineExceededError
@@ -11,18 +13,36 @@ from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
 
+LOOK_EVERY: Final = 1.0
+"""Seconds after which those who wait look whether the run was interrupted as it ended."""
+
 
 class _Flight(Generic[T]):
-    """One run. It ends with a value, an error, or (leader interrupted) with neither."""
+    """One run. It ends with a value, an error, or (leader interrupted) with neither.
 
-    __slots__ = ("done", "error", "leader", "out_of_time", "values")
+    ended: whether it has, though an interrupt may have kept it from waking those who wait.
+    """
+
+    __slots__ = ("done", "ended", "error", "leader", "out_of_time", "traceback", "values")
 
     def __init__(self) -> None:
         self.leader = get_ident()
         self.done = Event()
         self.values: tuple[T, ...] = ()
         self.error: Exception | None = None
+        self.traceback: TracebackType | None = None
         self.out_of_time = False
+        self.ended = False
+
+    def wait(self, seconds: float | None) -> bool:
+        """Return whether it ends within that time."""
+        until = monotonic() + (MAX_WAIT if seconds is None else min(seconds, MAX_WAIT))
+        while not self.ended:
+            left = until - monotonic()
+            if left <= 0:
+                return False
+            self.done.wait(min(left, LOOK_EVERY))
+        return True
 
 
 class SingleFlight(Generic[T]):
@@ -39,7 +59,7 @@ class SingleFlight(Generic[T]):
 
     def start_anew(self) -> None:
         """Forget the runs under way; called in a forked child, whose threads are gone."""
-        self._lock = Lock()
+        self._lock = RLock()  # what the garbage collector ends may forget a run while we hold it
         self._flights: dict[Hashable, _Flight[T]] = {}
 
     def run(self, key: Hashable, work: Callable[[], T], *, wait: float | None = None) -> T:
@@ -51,20 +71,32 @@ class SingleFlight(Generic[T]):
             DeadlineExceededError: that time was over before another's run ended.
         """
         while True:
-            mine = _Flight[T]()
-            with self._lock:
-                flight = self._flights.setdefault(key, mine)
-            if flight is mine:
-                return self._lead(key, mine, work)
-            if flight.leader == get_ident():  # the work asks for its own key: sharing would hang
-                return work()
+            flight = mine = _Flight[T]()
+            try:
+                with self._lock:
+                    flight = self._flights.setdefault(key, mine)
+                if flight is mine:
+                    value = work()
+                    mine.values = (value,)
+                    return value
+            except Exception as exc:
+                mine.error, mine.traceback = exc, exc.__traceback__
+                mine.out_of_time = is_out_of_time(exc)
+                raise
+            finally:
+                mine.ended = True  # first, and no call: no interrupt comes between
+                if flight is mine:
+                    self._land(key, mine)
+            if flight.leader == get_ident() and not flight.ended:
+                return work()  # which asks for its own key: sharing would hang
             limits = [s for s in (wait, deadline.remaining()) if s is not None]
-            if not flight.done.wait(min([*limits, MAX_WAIT]) if limits else None):
+            if not flight.wait(min(limits, default=None)):
                 raise over(f"waiting for another to load {key!r}")
             if flight.values:
                 return flight.values[0]
             if flight.error is not None and not flight.out_of_time:
-                raise flight.error
+                raise flight.error.with_traceback(flight.traceback)  # not that of others who wait
+            self._land(key, flight)
 
     def __contains__(self, key: Hashable) -> bool:
         """Return whether a run for `key` is under way that another caller would join."""
@@ -75,20 +107,11 @@ class SingleFlight(Generic[T]):
         with self._lock:
             self._flights.pop(key, None)
 
-    def _lead(self, key: Hashable, flight: _Flight[T], work: Callable[[], T]) -> T:
-        try:
-            value = work()
-            flight.values = (value,)
-            return value
-        except Exception as exc:
-            flight.error = exc
-            flight.out_of_time = is_out_of_time(exc)
-            raise
-        finally:
-            with self._lock:
-                if self._flights.get(key) is flight:  # not in a child forked by the work
-                    del self._flights[key]
-            flight.done.set()
+    def _land(self, key: Hashable, flight: _Flight[T]) -> None:
+        with self._lock:
+            if self._flights.get(key) is flight:  # not in a child forked by the work
+                del self._flights[key]
+        flight.done.set()
 
 
 def is_out_of_time(exc: Exception) -> bool:

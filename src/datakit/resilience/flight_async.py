@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import ContextVar
-from threading import Lock
+from threading import RLock
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline, over
@@ -25,6 +24,11 @@ class _Run(Generic[T]):
         self.waiting = 0
         self.out_of_time = False
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a new caller may join it: it has not ended, and is not being given up."""
+        return not self.task.done() and not self.task.cancelling()
+
 
 class AsyncSingleFlight(Generic[T]):
     """Shares runs between the tasks of one event loop; loops share nothing.
@@ -40,9 +44,8 @@ class AsyncSingleFlight(Generic[T]):
 
     def start_anew(self) -> None:
         """Forget the runs under way; called in a forked child, whose parent's loops are not its."""
-        self._runs: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Run[T]]]
-        self._runs = WeakKeyDictionary()
-        self._lock = Lock()
+        self._runs: dict[asyncio.AbstractEventLoop, dict[Hashable, _Run[T]]] = {}
+        self._lock = RLock()  # what the garbage collector ends may forget a run while we hold it
 
     async def run(
         self,
@@ -58,13 +61,12 @@ class AsyncSingleFlight(Generic[T]):
         Raises:
             DeadlineExceededError: that time was over before the run ended.
         """
-        with self._lock:
-            runs = self._runs.setdefault(asyncio.get_running_loop(), {})
-        if (id(self), key) in _inside.get() and key in runs:
+        runs = self._own_runs()
+        if runs.get(key) in _inside.get():
             return await work()  # the work asks for its own key: sharing would hang
         while True:
             run = runs.get(key)
-            joined = run is not None and not run.task.cancelling()
+            joined = run is not None and run.is_under_way
             if run is None or not joined:
                 run = self._begin(runs, key, work)
             try:
@@ -75,7 +77,20 @@ class AsyncSingleFlight(Generic[T]):
 
     def __contains__(self, key: Hashable) -> bool:
         """Return whether this loop has a run for `key` that another caller would join."""
-        return key in self._runs.get(asyncio.get_running_loop(), ())
+        run = self._own_runs().get(key)
+        return run is not None and run.is_under_way
+
+    def _own_runs(self) -> dict[Hashable, _Run[T]]:
+        """Return the running loop's; those of closed loops are dropped."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            runs = self._runs.get(loop)
+            if runs is None:
+                self._runs = {
+                    loop: runs for loop, runs in self._runs.items() if not loop.is_closed()
+                }
+                runs = self._runs[loop] = {}
+        return runs
 
     def forget(self, key: Hashable) -> None:
         """Let later callers of `key`, in all loops, begin a run of their own; who waits already,
@@ -91,7 +106,7 @@ class AsyncSingleFlight(Generic[T]):
         work: Callable[[], Coroutine[Any, Any, T]],
     ) -> _Run[T]:
         async def marked() -> T:
-            _inside.set(_inside.get() | {(id(self), key)})
+            _inside.set(_inside.get() | {run})
             try:
                 return await work()
             except Exception as exc:
@@ -99,8 +114,9 @@ class AsyncSingleFlight(Generic[T]):
                 raise
 
         def land(task: "asyncio.Task[T]") -> None:
-            if runs.get(key) is run:
-                del runs[key]
+            with self._lock:
+                if runs.get(key) is run:
+                    del runs[key]
             if not task.cancelled():
                 task.exception()  # read, so that a failure nobody waited for is not logged
 
@@ -122,10 +138,10 @@ class AsyncSingleFlight(Generic[T]):
             raise
         finally:
             run.waiting -= 1
-            if run.waiting == 0 and not run.task.done():
+            if run.waiting == 0 and not run.task.done() and not run.task.get_loop().is_closed():
                 run.task.cancel()
 
 
-_inside: ContextVar[frozenset[tuple[int, Hashable]]]
+_inside: ContextVar[frozenset[_Run[Any] | None]]
 _inside = ContextVar("datakit_inside_flights", default=frozenset())
 """The runs that the current task is a part of."""

@@ -2,16 +2,25 @@
 
 import asyncio
 import contextvars
+import gc
 import os
+import sys
 import threading
 import time
+import traceback
+import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from datakit import events
 from datakit.errors import DeadlineExceededError
-from datakit.resilience import deadline
+from datakit.resilience import deadline, flight
 from datakit.resilience.flight import SingleFlight
 from datakit.resilience.flight_async import AsyncSingleFlight
 from datakit.testing._wait import until
@@ -253,3 +262,119 @@ def test_event_loops_share_nothing() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(loop, range(40))) == {7}
+
+
+def interrupted_at(nth: int, work: Callable[[], object]) -> bool:
+    """Do `work` and raise KeyboardInterrupt at the `nth` line that `SingleFlight` runs of its own;
+    return whether there was one."""
+    lines = 0
+
+    def interrupt(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != flight.__file__:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == nth:
+                raise KeyboardInterrupt
+        return interrupt
+
+    with suppress(KeyboardInterrupt):
+        sys.settrace(interrupt)
+        try:
+            work()
+        finally:
+            sys.settrace(None)
+    return lines >= nth
+
+
+def test_no_interrupt_of_the_first_leaves_others_waiting() -> None:
+    for nth in count(1):
+        flights = SingleFlight[int]()
+        with ThreadPoolExecutor(2) as pool:
+
+            def first(nth: int = nth, flights: SingleFlight[int] = flights) -> bool:
+                return interrupted_at(nth, lambda: flights.run("k", lambda: 1))
+
+            was_interrupted = pool.submit(first).result(10)
+            assert pool.submit(flights.run, "k", lambda: 2, wait=20).result(30) in (1, 2)
+        if not was_interrupted:
+            break
+    assert nth > 10
+
+
+def test_an_error_does_not_grow_with_those_who_wait_for_it() -> None:
+    flights, work = SingleFlight[int](), Work(error=ValueError("nothing there"))
+
+    def call() -> int:
+        try:
+            flights.run("k", work)
+        except ValueError as exc:
+            return len(traceback.extract_tb(exc.__traceback__))
+        raise AssertionError
+
+    with ThreadPoolExecutor(30) as pool:
+        crowd = [pool.submit(call) for _ in range(30)]
+        assert work.started.wait(10)
+        time.sleep(0.1)
+        work.gate.set()
+        assert max(one.result() for one in crowd) < 10
+
+
+async def test_a_run_that_has_ended_is_joined_by_nobody() -> None:
+    """Also before its end was told to the loop."""
+    flights, runs = AsyncSingleFlight[int](), count(1)
+    gate = asyncio.get_running_loop().create_future()
+
+    async def work() -> int:
+        run = next(runs)
+        if run == 1:
+            await gate
+        return run
+
+    async def late() -> int:
+        await gate
+        return await flights.run("k", work)
+
+    first = asyncio.create_task(flights.run("k", work))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(late())
+    await asyncio.sleep(0.01)
+    gate.set_result(None)
+    assert (await first, await second) == (1, 2)
+
+
+def test_a_closed_loop_is_not_kept_for_the_runs_it_left() -> None:
+    flights = AsyncSingleFlight[None]()
+
+    async def leave() -> None:
+        asyncio.create_task(flights.run("k", lambda: asyncio.sleep(60)))  # noqa: RUF006
+        await asyncio.sleep(0)
+
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending!"
+        loops.append(weakref.ref(loop))
+        loop.run_until_complete(leave())
+        loop.close()
+        del loop
+    gc.collect()
+    assert sum(ref() is not None for ref in loops) <= 1
+
+
+class Key:
+    """Has another run forgotten while it is looked for, as the garbage collector may."""
+
+    def __init__(self, flights: SingleFlight[int]) -> None:
+        self.flights = flights
+
+    def __hash__(self) -> int:
+        self.flights.forget("another")
+        return 1
+
+
+def test_a_run_may_be_forgotten_while_another_is_looked_for() -> None:
+    flights = SingleFlight[int]()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(flights.run, Key(flights), lambda: 1).result(10) == 1
