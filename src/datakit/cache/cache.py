@@ -11,7 +11,7 @@ from datakit.cache.backends.base import RefusedError
 from datakit.cache.backends.opening import Backends
 from datakit.cache.backends.url import parse_url, with_auth
 from datakit.cache.cache_async import AsyncCache
-from datakit.cache.codec import CodecName, SignedPickle, codec_of, plain_codec
+from datakit.cache.codec import Codec, CodecName, SignedPickle, codec_of, plain_codec
 from datakit.cache.core import Core
 from datakit.cache.decorator import Decorator, ManyDecorator
 from datakit.cache.envelope import Bare, Envelope, SealedEnvelope
@@ -178,8 +178,10 @@ class Cache:
             OverloadError: the cache cannot be asked and `max_loads` loads run already.
             ConfigError: `ttl` is none of its forms, or the annotation cannot be stored.
         """
-        policy: Policy[T] = Policy(codec_of(loader, self._codec), lifetime(ttl))
-        return self._fetcher.fetch(self._core.key(key), policy, loader)
+        codec: Codec[T] = codec_of(loader, self._codec)
+        name = self._core.key(key)
+        with self._core.policy(name, codec, lifetime(ttl)) as policy:
+            return self._fetcher.fetch(name, policy, loader)
 
     @overload
     def cached(

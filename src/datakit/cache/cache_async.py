@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
 
-from datakit.cache.codec import codec_of
+from datakit.cache.codec import Codec, codec_of
 from datakit.cache.explain import Explanation, explained, plan_of
 from datakit.cache.plan import Fetchers
 from datakit.cache.policy import Policy
@@ -59,8 +59,10 @@ class AsyncCache:
             OverloadError: the cache cannot be asked and `max_loads` loads run already.
             ConfigError: `ttl` is none of its forms, or the annotation cannot be stored.
         """
-        policy: Policy[T] = Policy(codec_of(loader, self._codec), lifetime(ttl))
-        return await self._fetcher.fetch(self._core.key(key), policy, loader)
+        codec: Codec[T] = codec_of(loader, self._codec)
+        name = self._core.key(key)
+        with self._core.policy(name, codec, lifetime(ttl)) as policy:
+            return await self._fetcher.fetch(name, policy, loader)
 
     async def explain(
         self, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs

@@ -1,9 +1,11 @@
 """What the sync and the async side of one cache share: settings, clock, and every decision."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from threading import RLock
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from datakit import events
@@ -26,12 +28,12 @@ from datakit.cache.entry import (
     decide,
     expiry,
 )
-from datakit.cache.envelope import Envelope
-from datakit.cache.nesting import loading
-from datakit.cache.policy import Policy
+from datakit.cache.envelope import Bare, Envelope
+from datakit.cache.nesting import loads
+from datakit.cache.policy import LEASE, Policy
 from datakit.cache.stats import CacheStats
 from datakit.cache.suspects import Suspects
-from datakit.cache.ttl import NEVER, shorten
+from datakit.cache.ttl import Lifetime, shorten
 from datakit.errors import (
     CacheUnavailableError,
     CircuitOpenError,
@@ -57,8 +59,8 @@ UNKEPT_FOR: Final = 10.0
 """Seconds for which nobody's load of a key is waited for whose last load here gave nothing to keep:
 one would wait for another, each to load again. Source: Varnish's "hit-for-miss"."""
 
-MAX_UNKEPT: Final = 10_000
-"""Keys of which that is remembered."""
+MAX_REMEMBERED: Final = 10_000
+"""Keys of which such a thing is remembered."""
 
 ENDINGS: Final = ("fill", "release")
 """Operations that others wait for: asked also when the caller's `deadline` is over."""
@@ -121,17 +123,30 @@ class Core:
         renew_after_fork(self)
         self.ticks = count()
         """Tells what came first, in all threads and tasks."""
+        self._leases: BoundedDict[str, float] = BoundedDict(MAX_REMEMBERED)
+        """Seconds, of keys whose loads take long and whose function is not known."""
         self.forgetters: list[Callable[[str], None]] = []
         """What keeps later callers of a key from joining a load of it, on both sides."""
 
     def start_anew(self) -> None:
         """Forget who loads what; called in a forked child, whose threads are gone."""
+        self._lock = RLock()  # what the garbage collector ends may end a renewal while we hold it
         self._renewals: dict[str, float] = {}
-        self._unkept: BoundedDict[str, float] = BoundedDict(MAX_UNKEPT)
+        self._unkept: BoundedDict[str, float] = BoundedDict(MAX_REMEMBERED)
 
     def key(self, name: str) -> str:
         """Return the key under which the store knows what the user calls `name`."""
         return keys.fit(self.prefix + name)
+
+    @contextmanager
+    def policy(self, key: str, codec: Codec[T], ttl: Lifetime) -> Generator[Policy[T], None, None]:
+        """Give a policy for one call, that knows what earlier loads of the key took."""
+        policy = Policy(codec, ttl, lease=self._leases.get(key, LEASE))
+        try:
+            yield policy
+        finally:
+            if policy.lease > LEASE:
+                self._leases[key] = policy.lease
 
     def judge(self, key: str, stored: Any, policy: Policy[T], *, again: bool = False) -> Found[T]:
         """Return what to do with what a store answered. again: its faults have been told."""
@@ -159,9 +174,10 @@ class Core:
         fingerprint = policy.codec.fingerprint
         if entry.fingerprint != fingerprint and entry.fingerprint and fingerprint:
             raise EntryError("of another return type or version")
-        if entry.stored_at <= self.distrusted_until:
+        now = self.wall()
+        if (entry.stored_at or now) <= self.distrusted_until:
             return entry, MISS
-        return entry, decide(entry, self.wall(), policy.freshness)
+        return entry, decide(entry, now, policy.freshness)
 
     def count(self, key: str, decision: Decision) -> None:
         """Count a read, and tell who subscribed."""
@@ -232,7 +248,7 @@ class Core:
         """
         if asked and self.monotonic() >= self.lost_until:
             return False
-        return all(cache != id(self) for cache, _ in loading.get())
+        return all(cache != id(self) for cache, _ in loads())
 
     def patience(self, lease: float) -> float:
         """Return the seconds to wait for whoever holds a lease of `lease` seconds: half of what is
@@ -258,24 +274,29 @@ class Core:
 
     def is_loading(self, key: str) -> bool:
         """Return whether we are inside the load of this very key."""
-        return (id(self), key) in loading.get()
+        return (id(self), key) in loads()
 
-    def begin_renewal(self, key: str) -> bool:
+    def begin_renewal(self, key: str, lease: float) -> bool:
         """Return whether a value still served is to be loaded anew by the caller, behind others'
-        backs: nobody does it, nobody failed to within the last second, and not too many do."""
+        backs: nobody does it, nobody failed to within the last second, and not too many do.
+
+        lease: seconds after which it counts as given up, as by a loop that was closed.
+        """
         now = self.monotonic()
         if self._renewals.get(key, 0.0) > now:
             return False
-        if len(self._renewals) >= self.bulkhead.limit:
-            self._renewals = {k: until for k, until in self._renewals.items() if until > now}
+        with self._lock:
             if len(self._renewals) >= self.bulkhead.limit:
-                return False
-        self._renewals[key] = NEVER
+                self._renewals = {k: until for k, until in self._renewals.items() if until > now}
+                if len(self._renewals) >= self.bulkhead.limit:
+                    return False
+            self._renewals[key] = now + lease
         return True
 
     def end_renewal(self, key: str) -> None:
         """End what `begin_renewal` began."""
-        self._renewals[key] = self.monotonic() + RENEWED_AGAIN
+        with self._lock:
+            self._renewals[key] = self.monotonic() + RENEWED_AGAIN
 
     def replacement(
         self, values: Mapping[str, T], policy: Policy[T]
@@ -318,7 +339,9 @@ class Core:
         now = self.monotonic()
         for key in doubted:
             if not self.suspects.add(key, until=now + seconds, now=now):
-                self.distrusted_until = self.wall() + MAX_SKEW
+                # a value alone does not say when it was stored: nothing that may be older is served
+                doubted_for = max(seconds, MAX_SKEW) if type(self.envelope) is Bare else MAX_SKEW
+                self.distrusted_until = max(self.distrusted_until, self.wall() + doubted_for)
 
     def refused(
         self, operation: str, refused: Sequence[str], exc: Exception

@@ -3,11 +3,11 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import copy_context
 from functools import partial
 from inspect import iscoroutine
-from threading import Lock
+from threading import Lock, local
 from typing import Any, TypeVar, cast
 
 from datakit.cache.backends.base import Backend
@@ -28,6 +28,10 @@ from datakit.resilience.flight import SingleFlight
 from datakit.resilience.forks import renew_after_fork
 
 T = TypeVar("T")
+
+_thread = local()
+"""Has `refreshes` in the threads that load behind callers' backs: if one waited for another, there
+might be none left to do the work."""
 
 
 class Fetcher:
@@ -135,12 +139,9 @@ class Fetcher:
     def _load(
         self, loader: Callable[[], T], keys: Sequence[str], seconds: float | None, bounded: bool
     ) -> T:
-        token = loading.set(loading.get().union((id(self._core), key) for key in keys))
-        try:
-            with nullcontext() if seconds is None else deadline(seconds, clock=self._core.clock):
-                value = self._core.bulkhead.call(loader) if bounded else loader()
-        finally:
-            loading.reset(token)
+        limit = nullcontext() if seconds is None else deadline(seconds, clock=self._core.clock)
+        with loading(self._core, keys), limit:
+            value = self._core.bulkhead.call(loader) if bounded else loader()
         if iscoroutine(value):
             value.close()
             raise ConfigError(f"loading {keys[0]!r} gave a coroutine: make it an async def")
@@ -152,19 +153,17 @@ class Fetcher:
         return self._flight.run(key, lambda: self.run(todo()), wait=wait)
 
     def _behind(self, todo: Callable[[], Steps[T | Raised]], then: Callable[[], None]) -> bool:
-        if not self._refresh_threads:
-            return False
-        try:
-            refresh = self._submit(todo)
-        except RuntimeError:  # no thread can be started: the caller does it
+        refresh = self._submit(todo)
+        if refresh is None:
             return False
         refresh.add_done_callback(lambda _: then())
         return True
 
     def _soon(self, key: str, todo: Callable[..., Steps[T | Raised]], seconds: float) -> T:
-        if self._refresh_threads and key not in self._flight:
-            return self._submit(todo).result(deadline.bound(seconds))
-        return self.run(todo(wait=seconds))
+        load = None if key in self._flight else self._submit(todo)
+        if load is None:
+            return self.run(todo(wait=seconds))
+        return load.result(deadline.bound(seconds))
 
     def _apart(
         self, todo: Callable[[], Steps[T | Raised]], key: str, then: Callable[[], None]
@@ -174,17 +173,26 @@ class Fetcher:
         finally:
             then()
 
-    def _submit(self, todo: Callable[[], Steps[T | Raised]]) -> "Future[T]":
-        """Take the steps in a thread of our own, outside the caller's deadline."""
+    def _submit(self, todo: Callable[[], Steps[T | Raised]]) -> "Future[T] | None":
+        """Take the steps in a thread of our own, outside the caller's deadline.
+
+        Return None when the caller has to: there is no such thread, it is one itself, or none can
+        be started.
+        """
+        if not self._refresh_threads or getattr(_thread, "refreshes", False):
+            return None
 
         def work() -> T:
+            _thread.refreshes = True
             deadlines.current.set(None)
             return self.run(todo())
 
         with self._lock:
             if self._refreshers is None:
                 self._refreshers = ThreadPoolExecutor(self._refresh_threads, "datakit-refresh")
-            return self._refreshers.submit(copy_context().run, work)
+            with suppress(RuntimeError):
+                return self._refreshers.submit(copy_context().run, work)
+        return None
 
     def _join(self, claim: Claim, key: str) -> object:
         if not wait({claim}, deadline.remaining()).done:

@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from threading import Lock
 from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 from datakit.cache.backends.base import AsyncBackend
 from datakit.cache.backends.opening import Backends
@@ -20,9 +18,19 @@ from datakit.resilience import deadlines
 from datakit.resilience.breaker import CircuitBreaker
 from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight_async import AsyncSingleFlight
-from datakit.resilience.forks import renew_after_fork
+from datakit.resilience.per_loop import PerLoop
 
 T = TypeVar("T")
+
+
+class _Work:
+    """What is under way in one event loop."""
+
+    def __init__(self) -> None:
+        self.claims = Claims()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """Outside of any caller's cancellation."""
+        self.loads: set[asyncio.Task[Any]] = set()
 
 
 class AsyncFetcher:
@@ -37,17 +45,8 @@ class AsyncFetcher:
         self._breaker = breaker
         self._backend: AsyncBackend | None = None
         self._flight: AsyncSingleFlight[Loaded[Any]] = AsyncSingleFlight()
-        self._claims: WeakKeyDictionary[asyncio.AbstractEventLoop, Claims] = WeakKeyDictionary()
-        """By loop: one that is closed leaves what it claimed."""
-        self.start_anew()
-        renew_after_fork(self)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._loads: set[asyncio.Task[Any]] = set()
+        self._work = PerLoop(_Work)
         core.forgetters += [self._flight.forget, self._forget_claims]
-
-    def start_anew(self) -> None:
-        """Take a lock that no thread of a forked child's parent holds."""
-        self._lock = Lock()
 
     def open(self) -> AsyncBackend:
         """Return the backend, the driver imported."""
@@ -58,12 +57,12 @@ class AsyncFetcher:
     async def close(self) -> None:
         """Give up the running loop's loads behind callers' backs, and its connections; the next use
         opens new ones."""
-        loop = asyncio.get_running_loop()
-        tasks = [task for task in self._tasks if task.get_loop() is loop]
+        work = self._work.own()
+        tasks = list(work.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        given_up = [task for task in self._loads if task.get_loop() is loop and task.cancelling()]
+        given_up = [task for task in work.loads if task.cancelling()]
         await asyncio.gather(*given_up, return_exceptions=True)
         if self._backend is not None:
             await self._backend.close()
@@ -142,20 +141,18 @@ class AsyncFetcher:
         seconds: float | None,
         bounded: bool,
     ) -> T:
-        token = loading.set(loading.get().union((id(self._core), key) for key in keys))
-        try:
+        with loading(self._core, keys):
             load = self._core.bulkhead.acall(loader) if bounded else loader()
             return await _within(seconds, load, f"loading {keys[0]!r}")
-        finally:
-            loading.reset(token)
 
     async def _fly(
         self, key: str, todo: Callable[[], Steps[Loaded[T] | Raised]], wait: float | None
     ) -> Loaded[T]:
         async def work() -> Loaded[T]:
             task: Any = asyncio.current_task()
-            self._loads.add(task)
-            task.add_done_callback(self._loads.discard)
+            loads = self._work.own().loads
+            loads.add(task)
+            task.add_done_callback(loads.discard)
             return await self.run(todo())
 
         return await self._flight.run(key, work, wait=wait)
@@ -181,17 +178,19 @@ class AsyncFetcher:
     def _spawn(self, todo: Steps[T | Raised]) -> "asyncio.Task[T]":
         """Take the steps outside the caller's deadline and cancellation."""
 
+        tasks = self._work.own().tasks
+
         async def outside() -> T:
             deadlines.current.set(None)
             return await self.run(todo)
 
         def end(task: "asyncio.Task[T]") -> None:
-            self._tasks.discard(task)
+            tasks.discard(task)
             if not task.cancelled():
                 task.exception()  # read, so that a failure nobody waited for is not logged
 
         task = asyncio.get_running_loop().create_task(outside())
-        self._tasks.add(task)
+        tasks.add(task)
         task.add_done_callback(end)
         return task
 
@@ -199,14 +198,9 @@ class AsyncFetcher:
         what = f"waiting for another to load {key!r}"
         return await _within(deadline.remaining(), asyncio.wrap_future(claim), what)
 
-    def _own_claims(self) -> Claims:
-        with self._lock:
-            return self._claims.setdefault(asyncio.get_running_loop(), Claims())
-
     def _forget_claims(self, key: str) -> None:
-        with self._lock:
-            for claims in self._claims.values():
-                claims.forget(key)
+        for work in self._work.all():
+            work.claims.forget(key)
 
     async def read(self, key: str, policy: Policy[T]) -> Found[T]:
         """Return what there is under `key`. Never raises for the server."""
@@ -256,7 +250,7 @@ class AsyncFetcher:
         loader: Callable[[Sequence[str]], Awaitable[dict[str, T]]],
     ) -> dict[str, T]:
         """Return the values of `keys`, those that are not there loaded in one run."""
-        return await self.run(Many(self._core, self._own_claims(), policy, loader).fetch(keys))
+        return await self.run(Many(self._core, self._work.own().claims, policy, loader).fetch(keys))
 
 
 async def _within(seconds: float | None, work: Awaitable[T], what: str) -> T:

@@ -149,12 +149,15 @@ def fill(core: Core, loaded: Filling, policy: Policy[Any]) -> Steps[dict[str, Fa
     kept = (yield "fill", tuple(fills)) if fills else []
     if isinstance(kept, Failed):
         core.stats.lost_writes += len(fills)
+        for one in fills:  # nor is the lease given back: nobody here is to wait for its end
+            core.note_kept(one.key, is_kept=False)
         return fates | {one.key: Fate.LOST for one in fills}
     core.stats.stores += sum(kept)
     core.stats.outrun += len(kept) - sum(kept)
     for one, was_kept in zip(fills, kept, strict=True):
         fates[one.key] = Fate.KEPT if was_kept else Fate.OUTRUN
         if was_kept:
+            core.note_kept(one.key, is_kept=True)
             events.emit(events.CacheStored, one.key, one.seconds)
     return fates
 

@@ -195,7 +195,8 @@ class Many(Generic[T]):
             loaded = {key: self._loaded(key, values) for key in keys}
             for key, one in loaded.items():
                 seconds = 0.0 if one.payload is None else policy.seconds_for(one.value)
-                core.note_kept(key, is_kept=seconds > 0)
+                if seconds <= 0:
+                    core.note_kept(key, is_kept=False)
                 if key in held:
                     filling[key] = (one.value, one.payload, seconds, held[key])
         except GeneratorExit:

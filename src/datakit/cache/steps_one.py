@@ -55,7 +55,8 @@ class One(Generic[T]):
     def _renewed(self, found: Found[T]) -> Steps[T | Raised]:
         """Serve what is there, and have it loaded anew unless somebody does that already."""
         assert found.entry is not None
-        if (yield "flies", self.key) or not self.core.begin_renewal(self.key):
+        lease = self.policy.lease
+        if (yield "flies", self.key) or not self.core.begin_renewal(self.key, lease):
             return cast("T", found.value)
         todo = partial(self._share, newer_than=found.entry.stored_at)
         end = partial(self.core.end_renewal, self.key)
@@ -172,7 +173,8 @@ class One(Generic[T]):
             policy.took(core.monotonic() - began)
             payload = core.payload(key, policy.codec, value)
             seconds = 0.0 if payload is None else policy.seconds_for(value)
-            core.note_kept(key, is_kept=seconds > 0)
+            if seconds <= 0:
+                core.note_kept(key, is_kept=False)
         except GeneratorExit:
             raise
         except BaseException as exc:  # noqa: BLE001 - also when interrupted: others wait

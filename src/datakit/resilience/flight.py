@@ -3,13 +3,15 @@
 from collections.abc import Callable, Hashable
 from threading import Event, RLock, get_ident
 from time import monotonic
-from types import TracebackType
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from datakit._clock import MAX_WAIT
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.forks import renew_after_fork
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 T = TypeVar("T")
 

@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import ContextVar
-from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from datakit.errors import DeadlineExceededError
 from datakit.resilience.deadlines import deadline, over
 from datakit.resilience.flight import is_out_of_time
-from datakit.resilience.forks import renew_after_fork
+from datakit.resilience.per_loop import PerLoop
 
 T = TypeVar("T")
 
@@ -39,13 +38,7 @@ class AsyncSingleFlight(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.start_anew()
-        renew_after_fork(self)
-
-    def start_anew(self) -> None:
-        """Forget the runs under way; called in a forked child, whose parent's loops are not its."""
-        self._runs: dict[asyncio.AbstractEventLoop, dict[Hashable, _Run[T]]] = {}
-        self._lock = RLock()  # what the garbage collector ends may forget a run while we hold it
+        self._runs: PerLoop[dict[Hashable, _Run[T]]] = PerLoop(dict)
 
     async def run(
         self,
@@ -61,7 +54,7 @@ class AsyncSingleFlight(Generic[T]):
         Raises:
             DeadlineExceededError: that time was over before the run ended.
         """
-        runs = self._own_runs()
+        runs = self._runs.own()
         if runs.get(key) in _inside.get():
             return await work()  # the work asks for its own key: sharing would hang
         while True:
@@ -77,26 +70,14 @@ class AsyncSingleFlight(Generic[T]):
 
     def __contains__(self, key: Hashable) -> bool:
         """Return whether this loop has a run for `key` that another caller would join."""
-        run = self._own_runs().get(key)
+        run = self._runs.own().get(key)
         return run is not None and run.is_under_way
-
-    def _own_runs(self) -> dict[Hashable, _Run[T]]:
-        """Return the running loop's; those of closed loops are dropped."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            runs = self._runs.get(loop)
-            if runs is None:
-                self._runs = {
-                    loop: runs for loop, runs in self._runs.items() if not loop.is_closed()
-                }
-                runs = self._runs[loop] = {}
-        return runs
 
     def forget(self, key: Hashable) -> None:
         """Let later callers of `key`, in all loops, begin a run of their own; who waits already,
         waits on."""
-        with self._lock:
-            for runs in self._runs.values():
+        with self._runs.lock:
+            for runs in self._runs.all():
                 runs.pop(key, None)
 
     def _begin(
@@ -114,7 +95,7 @@ class AsyncSingleFlight(Generic[T]):
                 raise
 
         def land(task: "asyncio.Task[T]") -> None:
-            with self._lock:
+            with self._runs.lock:
                 if runs.get(key) is run:
                     del runs[key]
             if not task.cancelled():

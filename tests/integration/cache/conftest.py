@@ -143,7 +143,8 @@ class AsyncSide:
         """Wait for what goes on behind the callers' backs."""
 
         async def wait() -> None:
-            await asyncio.gather(*self.cache.fetchers.for_tasks._tasks, return_exceptions=True)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            await asyncio.gather(*others, return_exceptions=True)
 
         self._runner.run(wait())
 

@@ -3,6 +3,7 @@
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import pytest
@@ -340,4 +341,46 @@ def test_invalidate_then_call_never_joins_the_load_before_it(
         go_on.set()
         assert late.result().name == "old"
     assert get_product(7).name == "new"
+    cache.close()
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")  # what CPython raises at the system's limit
+
+
+def test_soft_timeout_where_no_thread_is_to_be_had(
+    url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller loads."""
+    cache = Cache(url, namespace=uuid.uuid4().hex, clock=clock, refresh_threads=1)
+    numbers = count(1)
+
+    @cache.cached(ttl=60, stale_if_error="1h", soft_load_timeout=5)
+    def load() -> int:
+        return next(numbers)
+
+    assert load() == 1
+    clock.advance(70)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert load() == 2
+    monkeypatch.undo()
+    cache.close()
+
+
+def test_loads_behind_the_callers_back_need_no_second_thread(url: str, clock: FakeClock) -> None:
+    """One that asks for another value past its time loads that itself."""
+    cache = Cache(url, namespace=uuid.uuid4().hex, clock=clock, refresh_threads=1)
+    numbers = count(1)
+
+    @cache.cached(ttl=60, stale_if_error="1h", soft_load_timeout=20)
+    def inner() -> int:
+        return next(numbers)
+
+    @cache.cached(ttl=60, stale_if_error="1h", soft_load_timeout=40)
+    def outer() -> int:
+        return inner()
+
+    assert outer() == 1
+    clock.advance(70)
+    assert outer() == 2  # and not 1, after 20 s
     cache.close()

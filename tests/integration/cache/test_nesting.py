@@ -85,3 +85,28 @@ async def test_batches_of_tasks_that_want_each_other(cache: Cache) -> None:
     assert max(max(one.values()) for one in found) <= 3
     assert len(await depths.peek("abc")) == 3
     await cache.aio.close()
+
+
+async def test_a_task_that_a_load_started_is_no_part_of_it_once_it_has_ended(cache: Cache) -> None:
+    """Its calls are kept, as anybody's."""
+    loads = 0
+    ended = asyncio.Event()
+    tasks: list[asyncio.Task[list[int]]] = []
+
+    async def poll() -> list[int]:
+        await ended.wait()
+        return [await load(1) for _ in range(3)]
+
+    @cache.cached(ttl=60)
+    async def load(n: int) -> int:
+        nonlocal loads
+        loads += 1
+        if not tasks:
+            tasks.append(asyncio.create_task(poll()))
+        return loads
+
+    assert await load(1) == 1
+    await load.invalidate(1)
+    ended.set()
+    assert await tasks[0] == [2, 2, 2]
+    await cache.aio.close()

@@ -21,9 +21,10 @@ from datakit.cache import Cache
 from datakit.cache.backends import pool, pool_async
 from datakit.cache.backends.base import Fill
 from datakit.cache.backends.redis_dialect import RedisDialect
+from datakit.cache.suspects import MAX_SUSPECTS
 from datakit.errors import CacheUnavailableError, DeadlineExceededError
 from datakit.resilience import CircuitBreaker, deadline
-from datakit.testing import FaultProxy, RedisServer
+from datakit.testing import FakeClock, FaultProxy, RedisServer
 
 TIMEOUT = 0.25
 SLACK = 0.2  # seconds for a loaded machine
@@ -531,3 +532,42 @@ async def test_an_invalidation_that_is_cancelled_leaves_the_key_in_doubt(
         proxy.heal()
         assert await value() == "new"
         await cache.aio.close()
+
+
+def test_what_cannot_be_stored_makes_nobody_wait(side_of: Any) -> None:
+    """The lease of a value that the server refuses stays there, since it refuses all of it."""
+    clock = FakeClock()
+    with RedisServer(config={"proto-max-bulk-len": "1mb"}) as server:
+        side = side_of(Cache(server.url, clock=clock, compress_over=None))
+        began = clock.monotonic()
+        for n in range(3):
+            value = os.urandom(2 << 20)
+            assert side.get_or_load("k", lambda value=value: value, 60) == value, n
+        assert clock.monotonic() == began
+
+
+def test_values_alone_are_served_again_once_all_that_was_in_doubt_has_expired(
+    side_of: Any, product: Any
+) -> None:
+    """They do not say when they were stored."""
+    clock = FakeClock()
+    with RedisServer() as server:
+        cache = Cache(
+            server.url, clock=clock, codec="json", envelope=False, on_invalidate_error="queue"
+        )
+        side = side_of(cache)
+        one = product(1, "one", [])
+        get = side.many(lambda ids: dict.fromkeys(ids, one), ttl="1h", key="n:{ids}")
+        assert get([1]) == {1: one}
+        port = server.port
+    get.invalidate(range(MAX_SUSPECTS + 1))
+    with RedisServer(port=port):
+        clock.advance(120)
+        get([1])
+        hits = cache.stats().hits
+        get([1])
+        assert cache.stats().hits == hits
+        clock.advance(3600)
+        get([1])
+        get([1])
+        assert cache.stats().hits > hits

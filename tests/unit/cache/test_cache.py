@@ -5,6 +5,8 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,7 +15,10 @@ from tests.unit.cache.store import Store
 from datakit import events
 from datakit.cache import Cache, cached, default
 from datakit.cache.backends.memory import AsyncMemoryBackend
+from datakit.cache.codec import plain_codec
+from datakit.cache.policy import LEASE
 from datakit.cache.suspects import MAX_SUSPECTS, Suspects
+from datakit.cache.ttl import lifetime
 from datakit.errors import CacheUnavailableError, ConfigError
 from datakit.testing import FakeClock
 
@@ -240,3 +245,50 @@ def test_import_and_construction_load_no_driver() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_took_longer_than_a_lease_to_load_is_kept(side: Any, clock: FakeClock) -> None:
+    """Nobody else has loaded it meanwhile."""
+    loads = count(1)
+
+    def load() -> int:
+        clock.advance(30)
+        return next(loads)
+
+    assert [side.get_or_load("k", load, 60) for _ in range(2)] == [1, 1]
+
+
+def test_the_lease_of_a_key_grows_with_its_loads(side: Any) -> None:
+    core = side.cache.fetchers.core
+    for took, lease in ((30.0, LEASE), (0.1, 60.0), (0.1, 60.0)):
+        with core.policy("slow", plain_codec("msgpack"), lifetime(60)) as policy:
+            assert policy.lease == lease
+            policy.took(took)
+    with core.policy("another", plain_codec("msgpack"), lifetime(60)) as policy:
+        assert policy.lease == LEASE
+
+
+def test_a_renewal_that_never_ends_counts_for_the_time_of_its_lease(clock: FakeClock) -> None:
+    """As that of an event loop that was closed."""
+    core = Cache(clock=clock, max_loads=2).fetchers.core
+    assert [core.begin_renewal(key, 10.0) for key in "aabc"] == [True, False, True, False]
+    clock.advance(10.0)
+    assert core.begin_renewal("c", 10.0)
+
+
+def test_renewals_of_many_threads_get_in_nobodys_way() -> None:
+    core = Cache(max_loads=8).fetchers.core
+
+    def renew(n: int) -> None:
+        for i in range(20_000):
+            key = str(i * n % 5000)
+            if core.begin_renewal(key, 0.0):
+                core.end_renewal(key)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(renew, range(1, 9)))
+    finally:
+        sys.setswitchinterval(interval)

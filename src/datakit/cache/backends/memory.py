@@ -56,7 +56,7 @@ class MemoryBackend:
         return Grant(self.get(key), token, token)
 
     def fill(self, fills: Sequence[Fill[Entry]]) -> list[bool]:
-        """Store what was loaded; return which leases still held."""
+        """Store what was loaded; return which leases nobody else has taken or ended."""
         with self._lock:
             return [self._fill(item) for item in fills]
 
@@ -67,14 +67,13 @@ class MemoryBackend:
         return True
 
     def _end_lease(self, key: str, lease: Lease) -> bool:
-        token, until = self._leases.get(key, (0, 0.0))
-        if token != lease:
+        if self._leases.get(key, (0, 0.0))[0] != lease:
             return False
         del self._leases[key]
-        return until > self._now()
+        return True
 
     def release(self, held: Sequence[tuple[str, Lease]]) -> list[bool]:
-        """Give leases back without a value; return which ones still held."""
+        """Give leases back without a value; return as `fill` does."""
         with self._lock:
             return [self._end_lease(key, lease) for key, lease in held]
 

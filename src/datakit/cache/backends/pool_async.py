@@ -9,6 +9,7 @@ from datakit.cache.backends.base import RefusedError
 from datakit.cache.backends.pool import MAX_CONNECTIONS
 from datakit.cache.backends.route import LOOK_EVERY, AsyncRoute
 from datakit.cache.backends.share import share
+from datakit.resilience.per_loop import PerLoop
 
 
 class AsyncLink(Protocol):
@@ -61,15 +62,7 @@ class AsyncPool:
         self._route = route
         self._timeout = timeout
         self._name = name
-        self._pools: dict[asyncio.AbstractEventLoop, _LoopPool] = {}
-
-    def _pool(self, loop: asyncio.AbstractEventLoop) -> _LoopPool:
-        pool = self._pools.get(loop)
-        if pool is None:
-            open_pools = {loop: pool for loop, pool in self._pools.items() if not loop.is_closed()}
-            pool = open_pools[loop] = _LoopPool()
-            self._pools = open_pools
-        return pool
+        self._pools = PerLoop(_LoopPool)
 
     async def exchange(self, commands: list[Any], whole: bool = False) -> list[Any]:
         """Return the server's replies. whole: whether all of a nearer `deadline` may be taken.
@@ -80,7 +73,7 @@ class AsyncPool:
                 nothing of the server.
         """
         loop = asyncio.get_running_loop()
-        pool = self._pool(loop)
+        pool = self._pools.own()
         given = share(self._timeout, whole=whole)
         limit = asyncio.timeout(given)
         try:
@@ -143,8 +136,9 @@ class AsyncPool:
 
     async def close(self) -> None:
         """Close the running loop's connections that wait for work."""
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
-        for link in pool.idle if pool else ():
+        idle = self._pools.own().idle
+        while idle:
+            link = idle.pop()
             with suppress(Exception):
                 async with asyncio.timeout(self._timeout):  # TLS waits for the peer's farewell
                     await link.close()
