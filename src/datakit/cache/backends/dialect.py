@@ -3,7 +3,7 @@
 A dialect has the methods of `Backend`. Each returns a `Request` and does nothing else.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -16,6 +16,10 @@ T = TypeVar("T")
 
 WHOLE: Final = ("set", "delete")
 """Operations that users ask for: no load follows that would need a share of their time."""
+
+
+MOST_AT_ONCE: Final = 1000
+"""Keys of one exchange: what is asked of more is asked in several, each in its own time."""
 
 
 class Request(NamedTuple, Generic[T]):
@@ -40,7 +44,8 @@ class RemoteBackend:
         self.close = pool.close
         for name in OPERATIONS:
             exchange = partial(pool.exchange, whole=True) if name in WHOLE else pool.exchange
-            setattr(self, name, _operation(getattr(dialect, name), exchange))
+            operation = _operation(getattr(dialect, name), exchange)
+            setattr(self, name, operation if name == "get" else _in_batches(operation))
 
 
 def _operation(ask: Callable[..., Request[T]], exchange: Callable[..., Any]) -> Callable[..., T]:
@@ -51,6 +56,20 @@ def _operation(ask: Callable[..., Request[T]], exchange: Callable[..., Any]) -> 
     return operation
 
 
+def _in_batches(operation: Callable[..., Any]) -> Callable[..., Any]:
+    def batched(keys: Sequence[Any], *args: Any) -> Any:
+        if len(keys) <= MOST_AT_ONCE:
+            return operation(keys, *args)
+        return [one for batch in _batches(keys) for one in operation(batch, *args) or ()]
+
+    return batched
+
+
+def _batches(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(keys), MOST_AT_ONCE):
+        yield keys[start : start + MOST_AT_ONCE]
+
+
 class AsyncRemoteBackend:
     """A server that tasks talk to: a `Backend`, awaitable."""
 
@@ -59,7 +78,8 @@ class AsyncRemoteBackend:
         self.close = pool.close
         for name in OPERATIONS:
             exchange = partial(pool.exchange, whole=True) if name in WHOLE else pool.exchange
-            setattr(self, name, _async_operation(getattr(dialect, name), exchange))
+            operation = _async_operation(getattr(dialect, name), exchange)
+            setattr(self, name, operation if name == "get" else _in_async_batches(operation))
 
 
 def _async_operation(
@@ -70,3 +90,12 @@ def _async_operation(
         return read(await exchange(commands))
 
     return operation
+
+
+def _in_async_batches(operation: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def batched(keys: Sequence[Any], *args: Any) -> Any:
+        if len(keys) <= MOST_AT_ONCE:
+            return await operation(keys, *args)
+        return [one for batch in _batches(keys) for one in await operation(batch, *args) or ()]
+
+    return batched

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from datakit.cache.backends.limit import Limit
 from datakit.cache.backends.memcached_dialect import Replies
 from datakit.cache.backends.memcached_link import RECEIVED_AT_ONCE
 from datakit.cache.backends.route import AsyncRoute
@@ -53,7 +54,7 @@ class AsyncMemcachedDialler:
     def __init__(self, route: AsyncRoute) -> None:
         self._route = route
 
-    async def __call__(self, limit: asyncio.Timeout) -> AsyncMemcachedLink:
+    async def __call__(self, limit: Limit) -> AsyncMemcachedLink:
         """Return a new connection; `limit` is set to the time that it may take."""
         reached = await self._route.connect(limit)
         return AsyncMemcachedLink(reached.ip, *await asyncio.open_connection(sock=reached.sock))

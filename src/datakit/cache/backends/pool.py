@@ -6,14 +6,13 @@ waits for a time of its own that knows no `deadline`. This one serves both.
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from threading import Condition
+from threading import Lock, RLock
 from time import monotonic
 from typing import Any, Final, Protocol
 
 from datakit.cache.backends.base import RefusedError
 from datakit.cache.backends.route import LOOK_EVERY, Route
-from datakit.cache.backends.share import share
+from datakit.cache.backends.share import QUEUE_FOR, busy, share
 from datakit.resilience.forks import renew_after_fork
 
 MAX_CONNECTIONS: Final = 50
@@ -45,11 +44,23 @@ class Link(Protocol):
         """Close the socket; nothing else is sent."""
 
 
-class Pool:
-    """At most 50 connections a process, the last one used first.
+class _Turn:
+    """A thread that waits for a place; `given` is released when it has one."""
 
-    dial: makes a connection, along `route`. timeout: seconds of an exchange, the wait for a free
-    connection included; half of what is left when the enclosing `deadline` is nearer.
+    __slots__ = ("given", "link")
+
+    def __init__(self) -> None:
+        self.given = Lock()
+        self.given.acquire()
+        self.link: Link | None = None
+
+
+class Pool:
+    """At most 50 connections a process, the last one used first; who has none waits in turn.
+
+    dial: makes a connection, along `route`. timeout: seconds of an exchange; half of what is left
+    when the enclosing `deadline` is nearer. The wait for a free connection comes before that, as
+    long as the server answers the others.
     """
 
     def __init__(self, dial: Callable[[], Link], route: Route, timeout: float) -> None:
@@ -63,8 +74,8 @@ class Pool:
         """Leave all connections to the parent; called in a forked child."""
         self._places: deque[Link | None] = deque([None] * MAX_CONNECTIONS)
         """What nobody uses: idle connections, the last used one on the right, and room for more."""
-        self._freed = Condition()
-        self._waiting = 0
+        self._turns: deque[_Turn] = deque()
+        self._lock = RLock()  # what the garbage collector ends may free a place while we hold it
 
     def exchange(self, commands: list[Any], whole: bool = False) -> list[Any]:
         """Return the server's replies. whole: whether all of a nearer `deadline` may be taken.
@@ -77,11 +88,12 @@ class Pool:
         home = self._route.home
         now = monotonic()
         given = share(self._timeout, whole=whole)
-        until = now + given
         try:
             link = self._places.pop()
         except IndexError:
-            link = self._wait(until, given)
+            link, given = self._wait(whole)
+            now = monotonic()
+        until = now + given
         try:
             if link is not None and not self._may_serve(link, now):
                 link.close()
@@ -118,19 +130,25 @@ class Pool:
             return self._route.leads_to(link.ip, now)
         return True
 
-    def _wait(self, until: float, given: float) -> Link | None:
-        with self._freed:
-            self._waiting += 1
-            try:
-                while True:
-                    with suppress(IndexError):
-                        return self._places.pop()
-                    if not self._freed.wait(until - monotonic()):
-                        busy = TimeoutError(f"all {MAX_CONNECTIONS} connections are busy")
-                        self._route.judge(busy, given, self._timeout)
-                        raise busy
-            finally:
-                self._waiting -= 1
+    def _wait(self, whole: bool) -> tuple[Link | None, float]:
+        """Return a place, once it is our turn, and the seconds that its use may take."""
+        seconds = share(QUEUE_FOR, whole=whole)
+        turn = _Turn()
+        self._turns.append(turn)
+        try:
+            self._hand_on()  # what became free before we stood in line
+            if not turn.given.acquire(timeout=seconds):
+                raise busy(seconds)
+            if self._route.home.is_doubted:
+                raise TimeoutError("the server failed others that were before us")
+            return turn.link, share(self._timeout, whole=whole)
+        except BaseException:
+            with self._lock:
+                if turn in self._turns:
+                    self._turns.remove(turn)
+                    raise
+            self._free(turn.link)
+            raise
 
     def _free(self, link: Link | None) -> None:
         """Give a place back, as the first one to be used again where it has a connection."""
@@ -138,9 +156,20 @@ class Pool:
             self._places.appendleft(None)
         else:
             self._places.append(link)
-        if self._waiting:  # seen without the lock: who counts himself looks once more after that
-            with self._freed:
-                self._freed.notify()
+        if self._turns:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Give the places that are free to those who wait, the first one first."""
+        with self._lock:
+            while self._turns and self._places:
+                try:
+                    link = self._places.pop()
+                except IndexError:  # taken just now
+                    return
+                turn = self._turns.popleft()
+                turn.link = link
+                turn.given.release()
 
     def close(self) -> None:
         """Close the connections that wait for work; the next exchange opens a new one."""

@@ -6,9 +6,10 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from datakit.cache.backends.base import RefusedError
+from datakit.cache.backends.limit import Limit
 from datakit.cache.backends.pool import MAX_CONNECTIONS
 from datakit.cache.backends.route import LOOK_EVERY, AsyncRoute
-from datakit.cache.backends.share import share
+from datakit.cache.backends.share import QUEUE_FOR, busy, share
 from datakit.resilience.per_loop import PerLoop
 
 
@@ -47,13 +48,14 @@ class AsyncPool:
     """At most 50 connections an event loop, the last one used first.
 
     dial: makes a connection along `route`, and bounds the time that takes. timeout: seconds of an
-    exchange, the wait for a free connection included; half of what is left when the
-    enclosing `deadline` is nearer. name: the server's, for errors.
+    exchange; half of what is left when the enclosing `deadline` is nearer. The wait for a free
+    connection comes before that, as long as the server answers the others. name: the server's,
+    for errors.
     """
 
     def __init__(
         self,
-        dial: Callable[[asyncio.Timeout], Awaitable[AsyncLink]],
+        dial: Callable[[Limit], Awaitable[AsyncLink]],
         route: AsyncRoute,
         timeout: float,
         name: str,
@@ -72,12 +74,33 @@ class AsyncPool:
             DeadlineExceededError: so little is left of the enclosing `deadline` that this says
                 nothing of the server.
         """
-        loop = asyncio.get_running_loop()
         pool = self._pools.own()
-        given = share(self._timeout, whole=whole)
-        limit = asyncio.timeout(given)
+        await self._take_place(pool, whole)
         try:
-            async with limit, pool.places:
+            return await self._in_place(pool, commands, whole)
+        finally:
+            pool.places.release()
+
+    async def _take_place(self, pool: _LoopPool, whole: bool) -> None:
+        if not pool.places.locked():
+            await pool.places.acquire()
+            return
+        seconds = share(QUEUE_FOR, whole=whole)
+        try:
+            async with asyncio.timeout(seconds):
+                await pool.places.acquire()
+        except TimeoutError as exc:
+            raise busy(seconds) from exc
+        if self._route.home.is_doubted:
+            pool.places.release()
+            raise TimeoutError("the server failed others that were before us")
+
+    async def _in_place(self, pool: _LoopPool, commands: list[Any], whole: bool) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        given = share(self._timeout, whole=whole)
+        limit = Limit(loop.time() + given)
+        try:
+            async with limit:
                 link = await self._idle_link(pool, loop.time())
                 if link is None:
                     link = await self._dial(limit)

@@ -9,6 +9,7 @@ from redis.asyncio.connection import Connection, SSLConnection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from datakit.auth import Login
+from datakit.cache.backends.limit import Limit
 from datakit.cache.backends.redis_options import (
     NEWEST_PROTOCOL,
     OLDEST_PROTOCOL,
@@ -93,7 +94,7 @@ class AsyncRedisDialler:
         self._timeout = timeout
         self._protocol = NEWEST_PROTOCOL
 
-    async def __call__(self, limit: asyncio.Timeout) -> AsyncRedisLink:
+    async def __call__(self, limit: Limit) -> AsyncRedisLink:
         """Return a new connection, with another password if the first one is refused."""
         auth, asked = self._target.auth, self._target.login
         login = asked if auth is None else await auth.alogin(asked)
@@ -104,7 +105,7 @@ class AsyncRedisDialler:
                 raise
         return await self._speak(limit, await auth.alogin(asked))
 
-    async def _speak(self, limit: asyncio.Timeout, login: Login) -> AsyncRedisLink:
+    async def _speak(self, limit: Limit, login: Login) -> AsyncRedisLink:
         """Return a new connection; a server that does not know RESP3 is asked for RESP2."""
         try:
             return await self._connect(self._protocol, limit, login)
@@ -116,7 +117,7 @@ class AsyncRedisDialler:
         self._protocol = OLDEST_PROTOCOL
         return link
 
-    async def _connect(self, protocol: int, limit: asyncio.Timeout, login: Login) -> AsyncRedisLink:
+    async def _connect(self, protocol: int, limit: Limit, login: Login) -> AsyncRedisLink:
         options = connection_options(self._target, protocol, login, None)  # `limit` is over all
         conn = (_TlsConnection if self._target.tls else _TcpConnection)(**options)
         now = asyncio.get_running_loop().time

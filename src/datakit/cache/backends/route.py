@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from datakit import events
+from datakit.cache.backends.limit import Limit
 from datakit.cache.backends.share import is_loss, is_timeout, share, tells
 from datakit.cache.backends.url import Target
 from datakit.dns.addresses import Address
@@ -145,9 +146,10 @@ class _Way(Generic[R]):
         """
         if is_timeout(exc) and not self.home.is_silent(given, usual, monotonic()):
             raise over(f"{self._host} had too little time to answer") from exc
-        if is_loss(exc) and self.home.ip is not None:
+        if is_loss(exc):
             self.home.is_doubted = True
-            self._resolver.report_failure(self._host, self.home.ip)
+            if self.home.ip is not None:
+                self._resolver.report_failure(self._host, self.home.ip)
 
     def _candidates(self, found: Sequence[Address]) -> list[Address]:
         return self.home.ordered(found, self._port, monotonic())
@@ -222,7 +224,7 @@ class Route(_Way["Resolver"]):
 class AsyncRoute(_Way["AsyncResolver"]):
     """For tasks: the same names, awaited where they wait."""
 
-    async def connect(self, limit: asyncio.Timeout) -> Reached:
+    async def connect(self, limit: Limit) -> Reached:
         """Return a new connection; its socket does not block.
 
         limit: set to the end of the time that it may take, its encryption included.

@@ -24,6 +24,17 @@ def share(seconds: float, *, whole: bool = False) -> float:
     return min(seconds, left if whole else left / 2)
 
 
+QUEUE_FOR: Final = 30.0
+"""Seconds to wait for a free connection: each comes back after an exchange's time at most."""
+
+
+def busy(seconds: float) -> Exception:
+    """Return the error of a wait of so many seconds for a free connection. That says nothing of the
+    server where it is the caller's `deadline` that ended it."""
+    what = "all connections to the cache are busy"
+    return over(what) if seconds < QUEUE_FOR else TimeoutError(what)
+
+
 def tells(silence: float, usual: float) -> bool:
     """Return whether so many seconds without an answer, where there are `usual` ones, say
     something of the server."""
