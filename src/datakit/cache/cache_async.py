@@ -33,7 +33,7 @@ class AsyncCache:
         """Store `value` for `ttl`, or up to a tenth less. 0 or less removes what is there.
 
         Raises:
-            CodecError: the value has no msgpack form.
+            CodecError: the value has no stored form that gives it back.
             CacheUnavailableError: the server did not take it; see `delete`.
             ConfigError: `ttl` is none of its forms.
         """

@@ -1,18 +1,18 @@
 """Values as bytes, decoded to the type that a function says it returns."""
 
-import dataclasses
 import json
 import pickle
 import sys
 import typing
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from hashlib import blake2b
 from types import NoneType
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
+from datakit.cache.fidelity import change, is_same
 from datakit.errors import CodecError, ConfigError
 
 T = TypeVar("T")
@@ -50,48 +50,59 @@ class Codec(Generic[T]):
     """Turns values into bytes, and bytes into values of one type.
 
     fingerprint: of that type and of the function's version; 0 where nothing is known.
+    second: another form that `decode` reads, for values that come back changed from the first.
     """
 
-    __slots__ = ("_decode", "_encode", "fingerprint")
+    __slots__ = ("_decode", "_encode", "_second", "fingerprint")
 
-    def __init__(self, encode: Encode, decode: Decode, fingerprint: int = 0) -> None:
+    def __init__(
+        self,
+        encode: Encode,
+        decode: Decode,
+        fingerprint: int = 0,
+        second: Encode | None = None,
+    ) -> None:
         self._encode = encode
         self._decode = decode
+        self._second = second
         self.fingerprint = fingerprint
 
     def encode(self, value: T) -> bytes:
-        """Return `value` as bytes.
+        """Return `value` as bytes that give it back: equal, and of the same types throughout.
 
         Raises:
-            CodecError: it holds something that has no such form.
+            CodecError: it holds something that has no such form. The text tells types and fields.
         """
-        try:
-            payload = self._encode(value)
-        except Exception as exc:  # a pickled class may raise whatever it likes
-            raise CodecError(
-                f"a {type(value).__qualname__} cannot be stored ({type(exc).__name__}): return "
-                "plain data, a dataclass, a msgspec Struct or what these hold"
-            ) from exc
-        if not self._comes_back(value, payload):
-            raise CodecError(
-                f"a {type(value).__qualname__} would come back from the cache as something else: "
-                "annotate the function with the very type that it returns"
-            )
-        return payload
+        payload = _encoded(self._encode, value)
+        if self._comes_back(value, payload):
+            return payload
+        if self._second is not None:
+            payload = _encoded(self._second, value)
+            if self._comes_back(value, payload):
+                return payload
+        raise CodecError(
+            f"a {type(value).__qualname__} would come back from the cache as something else "
+            f"({self._change(value, payload)}): annotate the function with the very type that it "
+            "returns; without an annotation only plain dicts, lists, text and numbers come back"
+        )
 
     def _comes_back(self, value: T, payload: bytes) -> bool:
-        """Return whether a hit would give what the miss gave; a subclass would lose its own."""
+        """Return whether a hit would give what the miss gave."""
         if type(value) in SHAREABLE and self._decode is _PLAIN_DECODE:
             return True
         if self._encode is pickle.dumps:
             return True
         try:
-            decoded = self._decode(payload)
-            if _is_record(value) and type(decoded) is not type(value):
-                return False
-            return bool(decoded == value) or self._encode(decoded) == payload  # NaN, tuple for list
+            return is_same([value], [self._decode(payload)])
         except Exception:  # noqa: BLE001 - as above: classes check, and compare, as they like
             return False
+
+    def _change(self, value: T, payload: bytes) -> str:
+        """Return what a hit would change."""
+        try:
+            return f"value{change(value, self._decode(payload))}"
+        except Exception as exc:  # noqa: BLE001 - as above; its own text may hold the value
+            return type(exc).__name__
 
     def decode(self, payload: bytes) -> T:
         """Return the value that `payload` holds.
@@ -109,8 +120,19 @@ class Codec(Generic[T]):
         return value if type(value) in SHAREABLE else self.decode(payload)
 
 
-def _is_record(value: object) -> bool:
-    return isinstance(value, msgspec.Struct) or dataclasses.is_dataclass(value)
+def _encoded(encode: Encode, value: object) -> bytes:
+    try:
+        return encode(value)
+    except Exception as exc:  # a pickled class may raise whatever it likes
+        raise CodecError(
+            f"a {type(value).__qualname__} cannot be stored ({type(exc).__name__}): return "
+            "plain data, a dataclass, a msgspec Struct or what these hold"
+        ) from exc
+
+
+def _encode_with_offsets(value: object) -> bytes:
+    """Return msgpack with its times as text: what msgpack itself makes of them is UTC."""
+    return _ENCODE["msgpack"](msgspec.to_builtins(value, builtin_types=(bytes, bytearray)))
 
 
 _PLAIN_DECODE: Final[Decode] = msgspec.msgpack.Decoder().decode
@@ -182,7 +204,7 @@ def codec_for(returned: object, name: str, codec: CodecName, version: str) -> Co
         return Codec(plain._encode, plain._decode, _hash(version) if version else 0)
     try:
         return _typed(returned, codec, version)
-    except TypeError as exc:
+    except (TypeError, RuntimeError) as exc:  # the latter where pydantic knows no schema
         raise ConfigError(f"{name}: {exc}") from exc
 
 
@@ -190,7 +212,8 @@ def codec_for(returned: object, name: str, codec: CodecName, version: str) -> Co
 def _typed(returned: object, codec: str, version: str) -> Codec[Any]:
     """Return the codec of a type, or raise a TypeError that says why there is none."""
     kind = cast("type[Any]", returned)
-    unknown = _unknown_type(msgspec.inspect.type_info(kind), set())
+    nodes = list(_nodes(msgspec.inspect.type_info(kind), set()))
+    unknown = _unknown_type(nodes)
     if unknown is not None:
         adapter = _pydantic(returned)
         if adapter is None:
@@ -198,10 +221,21 @@ def _typed(returned: object, codec: str, version: str) -> Codec[Any]:
                 f"values of type {unknown} cannot be stored; return a dataclass, a msgspec "
                 "Struct, a TypedDict, a NamedTuple or plain data"
             )
-        schema = json.dumps(_undescribed(adapter.json_schema()))
-        return Codec(adapter.dump_json, adapter.validate_json, _hash(f"{schema}/{version}"))
-    decoder = msgspec.msgpack.Decoder if codec == "msgpack" else msgspec.json.Decoder
-    return Codec(_ENCODE[codec], decoder(kind).decode, _hash(f"{_schema(kind)}/{version}"))
+        return _pydantic_codec(adapter, version)
+    fingerprint = _hash(f"{_schema(kind)}/{version}")
+    if codec == "json":
+        return Codec(_ENCODE[codec], msgspec.json.Decoder(kind).decode, fingerprint)
+    has_times = any(isinstance(node, msgspec.inspect.DateTimeType) for node in nodes)
+    second = _encode_with_offsets if has_times else None
+    return Codec(_ENCODE[codec], msgspec.msgpack.Decoder(kind).decode, fingerprint, second)
+
+
+def _pydantic_codec(adapter: Any, version: str) -> Codec[Any]:
+    """Return the codec of pydantic's adapter: fields by their names, which no alias hides."""
+    encode = partial(adapter.dump_json, by_alias=False, round_trip=True, warnings=False)
+    decode = partial(adapter.validate_json, by_alias=True, by_name=True)
+    schema = json.dumps(_undescribed(adapter.json_schema(by_alias=False)))
+    return Codec(encode, decode, _hash(f"{schema}/{version}"))
 
 
 def _hash(text: str) -> int:
@@ -236,17 +270,21 @@ def _base_names(returned: object) -> set[str]:
     return names.union(*(_base_names(part) for part in typing.get_args(returned)))
 
 
-def _unknown_type(node: object, seen: set[int]) -> str | None:
-    """Return the first type inside `node` (of msgspec.inspect) that msgspec cannot decode."""
+def _nodes(node: object, seen: set[int]) -> Iterator[object]:
+    """Yield `node` (of msgspec.inspect) and all that is inside it."""
     if id(node) in seen:
-        return None
+        return
     seen.add(id(node))
-    if isinstance(node, msgspec.inspect.CustomType):
-        return None if node.cls is object else node.cls.__qualname__
+    yield node
     for part in _parts(node):
-        unknown = _unknown_type(part, seen)
-        if unknown is not None:
-            return unknown
+        yield from _nodes(part, seen)
+
+
+def _unknown_type(nodes: list[object]) -> str | None:
+    """Return the first type among `nodes` that msgspec cannot decode."""
+    for node in nodes:
+        if isinstance(node, msgspec.inspect.CustomType) and node.cls is not object:
+            return node.cls.__qualname__
     return None
 
 

@@ -5,8 +5,11 @@ import pickle
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
+import pydantic
 import pytest
 import redis
 from tests.integration.cache.conftest import Loader
@@ -191,6 +194,49 @@ def test_changed_return_type_is_a_miss(make: Any, seen: list[events.Event]) -> N
     assert [event.reason for event in seen] == [  # type: ignore[attr-defined]
         "of another return type or version"
     ]
+
+
+class Base(pydantic.BaseModel):
+    id: int = pydantic.Field(alias="ID")
+
+
+class Derived(Base):
+    more: str = "more"
+
+
+class Login(pydantic.BaseModel):
+    password: pydantic.SecretStr
+
+
+@pytest.mark.parametrize("codec", ["msgpack", "json"])
+@pytest.mark.parametrize(
+    ("returned", "value", "kept"),
+    [
+        (Base, Base(ID=1), True),
+        (datetime, datetime(2026, 3, 28, 0, 30, tzinfo=timezone(timedelta(hours=1))), True),
+        (list[Base], [Derived(ID=1)], False),
+        (Login, Login(password=pydantic.SecretStr(SECRET)), False),
+        (Decimal, 1.5, False),
+        (Any, [Item(1, "x")], False),
+        (Any, (1, 2), False),
+    ],
+)
+def test_a_hit_is_what_the_first_call_gave(
+    make: Any, codec: str, returned: Any, value: Any, kept: bool
+) -> None:
+    """What would come back as something else is not kept."""
+    calls = []
+
+    def load() -> Any:
+        calls.append(1)
+        return value
+
+    load.__annotations__["return"] = returned
+    side = make(codec=codec)
+    found = [side.get_or_load("k", load, 60) for _ in range(3)]
+    assert found == [value] * 3
+    assert [str(one) for one in found] == [str(value)] * 3
+    assert len(calls) == (1 if kept else 3)
 
 
 def test_version_is_part_of_a_spelled_key_too(make: Any) -> None:

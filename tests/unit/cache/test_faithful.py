@@ -62,10 +62,35 @@ def test_what_is_equal_is_kept(cache: Cache) -> None:
     @cache.cached(ttl=60)
     def figures() -> Sequence[float]:
         runs.append(1)
-        return (1.0, 2.0, float("nan"))
+        return [1.0, 2.0, float("nan")]
 
     assert list(figures())[:2] == list(figures())[:2] == [1, 2]
     assert len(runs) == 1
+
+
+def test_a_tuple_never_becomes_a_list(cache: Cache) -> None:
+    @cache.cached(ttl=60)
+    def figures() -> Sequence[float]:
+        return (1.0, 2.0)
+
+    assert figures() == figures() == (1.0, 2.0)
+    assert cache.stats().loads == 2
+
+
+def test_a_value_that_would_change_is_told_with_its_place_and_not_shown(cache: Cache) -> None:
+    seen: list[Any] = []
+
+    @cache.cached(ttl=60)
+    def find() -> dict[str, list[Animal]]:
+        return {"secret": [Animal("tom"), Dog("canary", 3)]}
+
+    unsubscribe = events.subscribe(seen.append)
+    find()
+    unsubscribe()
+    (reason,) = [event.reason for event in seen if isinstance(event, events.CacheValueRejected)]
+    assert "(value[...][1]: Dog becomes Animal)" in reason
+    assert "canary" not in reason
+    assert "secret" not in reason
 
 
 def test_arguments_of_a_template_do_not_run_into_each_other(cache: Cache) -> None:
