@@ -10,7 +10,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import EnumMeta
 from functools import cached_property
-from itertools import chain, compress
+from itertools import chain, compress, repeat
 from operator import attrgetter, is_
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import NoneType
@@ -50,15 +50,17 @@ def is_same(before: list[Any], after: list[Any]) -> bool:
     kinds = list(map(type, before))
     if kinds != list(map(type, after)):
         return False
-    distinct = set(kinds)
-    if distinct <= ATOMS:
-        return before == after or all(map(_is_equal, before, after))
-    if len(distinct) == 1:
+    composite = set(kinds) - ATOMS
+    if not composite:
+        return _are_equal(before, after)
+    if len(composite) == 1 and kinds.count(kinds[0]) == len(kinds):
         return _is_alike(kinds[0], before, after)
-    for kind in distinct:
-        chosen = [found is kind for found in kinds]
-        some, others = list(compress(before, chosen)), list(compress(after, chosen))
-        if not (is_same(some, others) if kind in ATOMS else _is_alike(kind, some, others)):
+    atoms = list(map(ATOMS.__contains__, kinds))
+    if not _are_equal(list(compress(before, atoms)), list(compress(after, atoms))):
+        return False
+    for kind in composite:
+        chosen = list(map(is_, kinds, repeat(kind)))
+        if not _is_alike(kind, list(compress(before, chosen)), list(compress(after, chosen))):
             return False
     return True
 
@@ -113,7 +115,7 @@ def _have_same_attributes(
     if list(map(dict.keys, some)) != list(map(dict.keys, others)):
         return False
     return is_same(
-        [value for held in some for value in held.values()],
+        _flat(map(dict.values, some)),
         [held[name] for names, held in zip(some, others, strict=True) for name in names],
     )
 
@@ -137,6 +139,11 @@ def _children(before: Any, after: Any) -> tuple[Callable[[int], str], list[Any],
         [some[name] for name in names],
         [others[name] for name in names],
     )
+
+
+def _are_equal(before: list[Any], after: list[Any]) -> bool:
+    """Return whether atoms are equal, each to its other."""
+    return before == after or all(map(_is_equal, before, after))
 
 
 def _is_equal(before: Any, after: Any) -> bool:
