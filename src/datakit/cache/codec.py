@@ -1,5 +1,7 @@
 """Values as bytes, decoded to the type that a function says it returns."""
 
+import contextlib
+import inspect
 import json
 import pickle
 import sys
@@ -170,25 +172,62 @@ def codec_of(
     Raises:
         ConfigError: the annotation cannot be resolved, or values of it cannot be stored.
     """
-    name = getattr(fn, "__qualname__", repr(fn))
+    name = getattr(_called(fn), "__qualname__", repr(fn))
     return codec_for(returned_by(fn, name), name, codec, version)
 
 
 def returned_by(fn: Callable[..., object], name: str) -> object:
     """Return the type that `fn` says it returns, Any when it says nothing.
 
+    What it says of its parameters is left alone: they may be imported for type checkers only.
+
     Raises:
         ConfigError: the annotation cannot be resolved.
     """
-    if "return" not in getattr(fn, "__annotations__", {}):
+    called = _called(fn)
+    annotations = getattr(called, "__annotations__", {})
+    if "return" not in annotations:
         return Any
+    returned = annotations["return"]
+    if isinstance(returned, type):
+        return returned
     try:
-        return typing.get_type_hints(fn, include_extras=True)["return"]
+        return _resolved(returned, inspect.unwrap(called))
     except (NameError, AttributeError, TypeError, SyntaxError) as exc:
         raise ConfigError(
             f"{name}: the return annotation cannot be resolved ({exc}); import what it names "
             "at run time too, or leave the annotation out to store plain msgpack"
         ) from exc
+
+
+def _called(fn: Callable[..., object]) -> Callable[..., object]:
+    """Return the function that a partial calls in the end."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    return fn
+
+
+def _resolved(returned: object, written: Callable[..., object]) -> object:
+    """Return an annotation without text, of which names mean what they mean in `written`."""
+
+    def bearer() -> None: ...
+
+    bearer.__annotations__ = {"return": returned}
+    return typing.get_type_hints(
+        bearer, getattr(written, "__globals__", {}), _names_inside(written), include_extras=True
+    )["return"]
+
+
+def _names_inside(written: Callable[..., object]) -> dict[str, object]:
+    """Return what a function knows of the functions around it, and its type parameters."""
+    names: dict[str, object] = {
+        parameter.__name__: parameter for parameter in getattr(written, "__type_params__", ())
+    }
+    variables = getattr(getattr(written, "__code__", None), "co_freevars", ())
+    for name, cell in zip(variables, getattr(written, "__closure__", None) or (), strict=True):
+        with contextlib.suppress(ValueError):  # not assigned yet
+            names[name] = cell.cell_contents
+    return names
 
 
 def codec_for(returned: object, name: str, codec: CodecName, version: str) -> Codec[Any]:
