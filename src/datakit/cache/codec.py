@@ -117,6 +117,14 @@ class Codec(Generic[T]):
         except Exception as exc:  # noqa: BLE001 - as above; its own text may hold the value
             raise CodecError(f"not of the type asked for ({type(exc).__name__})") from None
 
+    def adopted(self, value: object) -> T:
+        """Return what a value that was stored without its type is to this codec.
+
+        Raises:
+            CodecError: it is not of the type.
+        """
+        return self.decode(_encoded(self._encode, value))
+
     def copy(self, value: T, payload: bytes) -> T:
         """Return `value`, or an equal one of `payload` where it could be changed by others."""
         return value if type(value) in SHAREABLE else self.decode(payload)

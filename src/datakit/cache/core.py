@@ -158,9 +158,7 @@ class Core:
             entry, decision = self.opened(key, stored, policy)
             if decision is MISS:
                 return NOTHING
-            if entry.shared is not UNSHARED:
-                return Found(decision, cast("T", entry.shared), entry)
-            return Found(decision, policy.codec.decode(entry.payload), entry)
+            return Found(decision, value_of(entry, policy.codec), entry)
         except (EntryError, CodecError) as exc:
             return NOTHING if again else self.rejected(key, str(exc))
 
@@ -353,6 +351,19 @@ class Core:
             "process does not serve the key from the cache until an invalidation of it succeeds; "
             "others may. Call it again when the server is back"
         )
+
+
+def value_of(entry: Entry, codec: Codec[T]) -> T:
+    """Return the value of an entry, as what `codec` decodes to.
+
+    Raises:
+        CodecError: it is of another form or type.
+    """
+    if entry.shared is UNSHARED:
+        return codec.decode(entry.payload)
+    if entry.fingerprint == codec.fingerprint:
+        return cast("T", entry.shared)
+    return codec.adopted(entry.shared)
 
 
 def describe(exc: Exception) -> str:

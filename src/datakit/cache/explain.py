@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from datakit.cache.core import Core, Failed, describe
+from datakit.cache.core import Core, Failed, describe, value_of
 from datakit.cache.entry import (
     AHEAD,
     HIT,
@@ -11,7 +11,6 @@ from datakit.cache.entry import (
     SPARE,
     STALE,
     UNASKED,
-    UNSHARED,
     Decision,
     Entry,
     EntryError,
@@ -70,7 +69,7 @@ def explained(core: Core, key: str, stored: Any, policy: Policy[Any]) -> Explana
     size = len(stored.payload) if isinstance(stored, Entry) else len(stored)
     try:
         entry, decision = core.opened(key, stored, policy)
-        policy.codec.decode(entry.payload) if entry.shared is UNSHARED else None
+        value_of(entry, policy.codec)
     except (EntryError, CodecError) as exc:
         return Explanation(key, MISS.value, f"of no use: {exc}", size)
     now = core.wall()

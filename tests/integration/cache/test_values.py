@@ -239,6 +239,33 @@ def test_a_hit_is_what_the_first_call_gave(
     assert len(calls) == (1 if kept else 3)
 
 
+@pytest.mark.parametrize("where", ["memory", "redis"])
+@pytest.mark.parametrize(
+    ("returned", "value", "found"),
+    [
+        (int, "not a number", 7),
+        (int, None, 7),
+        (int, 5, 5),
+        (float, 5, 5.0),
+        (datetime, "2026-01-02T03:04:05", datetime(2026, 1, 2, 3, 4, 5)),
+        (Base, "text", 7),
+    ],
+)
+def test_a_value_that_was_set_is_read_as_the_type_asked_for(
+    make: Any, side_of: Any, where: str, returned: Any, value: Any, found: Any
+) -> None:
+    """Else it is a miss: in memory, where the value itself lies, as in a server."""
+    side = make() if where == "redis" else side_of(Cache())
+
+    def load() -> Any:
+        return 7
+
+    load.__annotations__["return"] = returned
+    side.set("k", value, 60)
+    read = side.get_or_load("k", load, 60)
+    assert (read, type(read)) == (found, type(found))
+
+
 def test_version_is_part_of_a_spelled_key_too(make: Any) -> None:
     """The key is the same for other programs; a value of another version is a miss."""
     side = make()

@@ -93,6 +93,22 @@ def test_a_value_that_would_change_is_told_with_its_place_and_not_shown(cache: C
     assert "secret" not in reason
 
 
+def test_what_somebody_set_is_no_result_of_another_type(cache: Cache) -> None:
+    """Under a key that others spell too; `explain` says so."""
+
+    @cache.cached(ttl=60, key="limit:{name}")
+    def limit(name: str) -> int:
+        return 5
+
+    cache.set("limit:a", "not a number", 60)
+    assert limit.peek("a") is None
+    assert cache.explain(limit, "a").verdict == "miss"
+    assert limit("a") == limit("a") == 5
+    assert cache.stats().hits == 1
+    cache.set("limit:a", 6, 60)
+    assert limit("a") == 6
+
+
 def test_arguments_of_a_template_do_not_run_into_each_other(cache: Cache) -> None:
     @cache.cached(ttl=60, key="pair:{a}:{b}")
     def pair(a: str, b: str) -> str:
