@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from hashlib import blake2b
-from types import NoneType
+from types import CodeType, NoneType
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
@@ -196,11 +196,8 @@ def returned_by(fn: Callable[..., object], name: str) -> object:
     annotations = getattr(called, "__annotations__", {})
     if "return" not in annotations:
         return Any
-    returned = annotations["return"]
-    if isinstance(returned, type):
-        return returned
     try:
-        return _resolved(returned, inspect.unwrap(called))
+        return _resolved(annotations["return"], called)
     except (NameError, AttributeError, TypeError, SyntaxError) as exc:
         raise ConfigError(
             f"{name}: the return annotation cannot be resolved ({exc}); import what it names "
@@ -215,15 +212,27 @@ def _called(fn: Callable[..., object]) -> Callable[..., object]:
     return fn
 
 
-def _resolved(returned: object, written: Callable[..., object]) -> object:
-    """Return an annotation without text, of which names mean what they mean in `written`."""
+def _resolved(returned: object, called: Callable[..., object]) -> object:
+    """Return an annotation without text, of which names mean what they mean in the function."""
+    if isinstance(returned, type):
+        return returned
+    written = inspect.unwrap(called)
+    outside, inside = getattr(written, "__globals__", {}), _names_inside(written)
+    if isinstance(returned, str):
+        returned = eval(_compiled(returned), outside, inside)  # noqa: S307 - as typing does
+        if isinstance(returned, type):
+            return returned
 
     def bearer() -> None: ...
 
     bearer.__annotations__ = {"return": returned}
-    return typing.get_type_hints(
-        bearer, getattr(written, "__globals__", {}), _names_inside(written), include_extras=True
-    )["return"]
+    return typing.get_type_hints(bearer, outside, inside, include_extras=True)["return"]
+
+
+@lru_cache(maxsize=1000)
+def _compiled(annotation: str) -> CodeType:
+    """Return the code of an annotation's text; to make it costs more than the rest of a hit."""
+    return compile(annotation, "<annotation>", "eval")
 
 
 def _names_inside(written: Callable[..., object]) -> dict[str, object]:
