@@ -44,12 +44,16 @@ _RECORD: Final = (
 def is_same(before: list[Any], after: list[Any]) -> bool:
     """Return whether these are equal values, each of the type of its other, all the way down.
 
-    NaN is NaN; a time keeps its offset, whatever the class of its zone. Objects are the same when
-    their attributes are, whatever they say to `==`. What compares otherwise may raise anything.
+    NaN is NaN; a time keeps its offset, whatever the class of its zone. An int may become the equal
+    float, which it stands for where a float is declared. Source: PEP 484, "The numeric tower".
+    Objects are the same when their attributes are, whatever they say to `==`. What compares
+    otherwise may raise anything.
     """
-    kinds = list(map(type, before))
-    if kinds != list(map(type, after)):
-        return False
+    kinds, wanted = list(map(type, before)), list(map(type, after))
+    if kinds != wanted:
+        if not all(map(_is_promoted, before, after)):
+            return False
+        before, kinds = [*map(_promoted, before, after)], wanted
     composite = set(kinds) - ATOMS
     if not composite:
         return _are_equal(before, after)
@@ -81,6 +85,17 @@ def change(before: object, after: object) -> str:
         else:
             high = middle
     return names(low) + change(some[low], others[low])
+
+
+def _is_promoted(before: object, after: object) -> bool:
+    """Return whether both are of one type, or an int became the float that it is equal to."""
+    if type(before) is int and type(after) is float:
+        return before == after
+    return type(before) is type(after)
+
+
+def _promoted(before: object, after: object) -> object:
+    return before if type(before) is type(after) else after
 
 
 def _is_alike(kind: type[Any], before: list[Any], after: list[Any]) -> bool:

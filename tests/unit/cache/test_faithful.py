@@ -77,6 +77,20 @@ def test_a_tuple_never_becomes_a_list(cache: Cache) -> None:
     assert cache.stats().loads == 2
 
 
+def test_an_int_may_become_the_equal_float(cache: Cache) -> None:
+    """As for type checkers; not one that no float is equal to, and no bool."""
+
+    @cache.cached(ttl=60)
+    def figures(n: int) -> list[float]:
+        return [n, 0.5]
+
+    assert figures(1) == figures(1) == [1.0, 0.5]
+    assert cache.stats().loads == 1
+    for odd in (2**53 + 1, True):
+        assert [figures(odd), figures(odd)] == [[odd, 0.5]] * 2
+    assert cache.stats().loads == 5
+
+
 def test_a_value_that_would_change_is_told_with_its_place_and_not_shown(cache: Cache) -> None:
     seen: list[Any] = []
 
