@@ -1,9 +1,8 @@
 """The cache of threads, and the doors to its async twin and to the decorators."""
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from datakit._clock import SYSTEM_CLOCK, WaitingClock
 from datakit.auth.password import PasswordAuth
@@ -13,7 +12,7 @@ from datakit.cache.backends.url import parse_url, with_auth
 from datakit.cache.cache_async import AsyncCache
 from datakit.cache.codec import Codec, CodecName, SignedPickle, codec_of, plain_codec
 from datakit.cache.core import Core
-from datakit.cache.decorator import Decorator, ManyDecorator
+from datakit.cache.decorator import Decorator, ManyDecorator, options_by_name
 from datakit.cache.envelope import Bare, Envelope, SealedEnvelope
 from datakit.cache.explain import Explanation, explained, plan_of
 from datakit.cache.fetch import Fetcher
@@ -28,8 +27,9 @@ from datakit.cache.plan import (
 )
 from datakit.cache.policy import Policy
 from datakit.cache.seal import Seal
+from datakit.cache.settings import MAX_ITEMS, check_settings
 from datakit.cache.stats import CacheStats
-from datakit.cache.ttl import NEVER, Ttl, TtlOf, lifetime
+from datakit.cache.ttl import NEVER, Duration, Ttl, TtlOf, duration, lifetime
 from datakit.errors import ConfigError
 from datakit.resilience.breaker import CircuitBreaker, counts_against
 from datakit.resilience.bulkhead import Bulkhead
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_NAMESPACE: Final = re.compile(r"[A-Za-z0-9._-]*")
 
 
 class Cache:
@@ -61,13 +59,13 @@ class Cache:
         with each connection; None for the URL's.
     resolver: finds the server, with these settings for threads and tasks alike; None for one that
         asks the servers of resolv.conf. memory:// needs none.
-    timeout: seconds of one operation, and half of what is left of a nearer `deadline` at most.
-        connect_timeout: seconds to find the server and connect. (0.25 and 1.0: ElastiCache's
-        guidance to fail fast and load.)
+    timeout: of one operation, and half of what is left of a nearer `deadline` at most.
+        connect_timeout: to find the server and connect. Seconds, `timedelta` or "0.5s". (0.25 and
+        1.0: ElastiCache's guidance to fail fast and load.)
     breaker: None for one that opens for 0.5 s, doubling to 2 s: hits are back within 5 s.
     max_loads: loads that run at once while the cache cannot be asked, and for 30 s after. (25:
         resilience4j's bulkhead.)
-    max_items, max_bytes: what memory:// keeps; the latter instead of the former when given.
+    max_items, max_bytes: what memory:// keeps, one of the two; 10,000 items by default.
     refresh_threads: threads that load values behind the backs of threads; 0: callers do it.
     on_invalidate_error: "raise" `CacheUnavailableError`, or "queue": try again until it succeeds.
 
@@ -88,11 +86,11 @@ class Cache:
         compress_over: int | None = 16_384,
         auth: PasswordAuth | Callable[[], Any] | None = None,
         resolver: "Resolver | AsyncResolver | None" = None,
-        timeout: float = 0.25,
-        connect_timeout: float = 1.0,
+        timeout: Duration = 0.25,
+        connect_timeout: Duration = 1.0,
         breaker: CircuitBreaker | None = None,
         max_loads: int = 25,
-        max_items: int = 10_000,
+        max_items: int | None = None,
         max_bytes: int | None = None,
         refresh_threads: int = 0,
         on_invalidate_error: Literal["raise", "queue"] = "raise",
@@ -101,11 +99,17 @@ class Cache:
         if l1 is not None:
             raise ConfigError("Cache(l1=...): not available yet")
         _check_resolver(resolver)
-        _check(namespace, timeout, connect_timeout, on_invalidate_error)
-        counts = {"max_loads": max_loads, "max_items": max_items}
-        if max_bytes is not None:
-            counts["max_bytes"] = max_bytes
-        _check_counts(counts, refresh_threads)
+        check_settings(
+            namespace=namespace,
+            codec=codec,
+            compress_over=compress_over,
+            breaker=breaker,
+            max_loads=max_loads,
+            max_items=max_items,
+            max_bytes=max_bytes,
+            refresh_threads=refresh_threads,
+            on_invalidate_error=on_invalidate_error,
+        )
         self._target = with_auth(parse_url(url), auth)
         if self._target.ca is not None and not Path(self._target.ca).is_file():
             raise ConfigError(f"{self._target}: ssl_ca_certs={self._target.ca!r} is no file")
@@ -122,10 +126,10 @@ class Cache:
         )
         backends = Backends(
             self._target,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
+            timeout=duration(timeout, "timeout"),
+            connect_timeout=duration(connect_timeout, "connect_timeout"),
             resolver=resolver,
-            limit=max_bytes or max_items,
+            limit=max_bytes or max_items or MAX_ITEMS,
             by_bytes=max_bytes is not None,
             clock=clock,
         )
@@ -191,6 +195,7 @@ class Cache:
     def cached(
         self, *, ttl: TtlOf, **options: Unpack[CachedOptions]
     ) -> Decorator[Collection[str]]: ...
+    @options_by_name('ttl="5m"')
     def cached(self, *, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator[Collection[str]]:
         """Return a decorator that keeps a function's results here. For `def` and `async def`.
 
@@ -205,8 +210,8 @@ class Cache:
             others are served. stale_while_revalidate: the same, for so long past the TTL.
             asyncio does it in a task; threads in the caller, or in `Cache(refresh_threads=...)`.
         stale_if_error: for how long past the TTL a value is served when the load fails.
-        load_timeout: seconds of one load; a `def` is only told, through `deadline`.
-        soft_load_timeout: seconds after which a value past its TTL is served, and the load goes on.
+        load_timeout: time for one load; a `def` is only told, through `deadline`.
+        soft_load_timeout: time after which a value past its TTL is served, and the load goes on.
 
         Raises:
             ConfigError: an option is of no use; raised where the function is decorated.
@@ -214,6 +219,7 @@ class Cache:
         """
         return Decorator(Options.given(lambda: self.fetchers, ttl, options, CachedOptions))
 
+    @options_by_name('ttl="5m", by="ids"')
     def cached_many(self, *, ttl: TtlOf, by: str, **options: Unpack[ManyOptions]) -> ManyDecorator:
         """Return a decorator for a function of many ids that returns a dict of values by id.
 
@@ -287,21 +293,3 @@ def _check_resolver(given: object) -> None:
 
     if not isinstance(given, Resolver | AsyncResolver):
         raise ConfigError(f"Cache(resolver={given!r}): give a datakit Resolver or AsyncResolver")
-
-
-def _check(namespace: str, timeout: float, connect_timeout: float, on_error: str) -> None:
-    if not _NAMESPACE.fullmatch(namespace):
-        raise ConfigError(f"Cache(namespace={namespace!r}): letters, digits, '.', '_' and '-' only")
-    for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
-        if not 0 < seconds < float("inf"):
-            raise ConfigError(f"Cache({name}={seconds!r}): must be more than 0 seconds")
-    if on_error not in ("raise", "queue"):
-        raise ConfigError(f"Cache(on_invalidate_error={on_error!r}): give 'raise' or 'queue'")
-
-
-def _check_counts(counts: Mapping[str, int], refresh_threads: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigError(f"Cache({name}={count!r}): must be 1 or more")
-    if refresh_threads < 0:
-        raise ConfigError(f"Cache(refresh_threads={refresh_threads!r}): must be 0 or more")

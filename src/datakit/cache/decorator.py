@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -131,6 +131,27 @@ class ManyDecorator:
             f"cached_many(by={self._by!r}): that must be the first parameter of "
             f"{options.rule.name}, which has ({', '.join(names)})"
         )
+
+
+def options_by_name(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return what makes `cached` and its like refuse to be put on a function without options.
+
+    example: of options that do.
+    """
+
+    def refusing(cached: Callable[P, R]) -> Callable[P, R]:
+        owners = [name for name in inspect.signature(cached).parameters if name == "self"]
+        name = getattr(cached, "__name__", "cached")
+
+        @wraps(cached)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            if len(args) > len(owners):
+                raise ConfigError(f"@{name} needs its options, by name: @{name}({example})")
+            return cached(*args, **kwargs)
+
+        return checked
+
+    return refusing
 
 
 def _is_async(fn: Callable[..., object]) -> bool:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Unpack, overload
 
 from datakit.cache.cache import Cache
-from datakit.cache.decorator import Decorator, ManyDecorator
+from datakit.cache.decorator import Decorator, ManyDecorator, options_by_name
 from datakit.cache.plan import (
     CachedOptions,
     ClassMethodOptions,
@@ -38,6 +38,7 @@ def cached(
 ) -> Decorator[IgnoreCls]: ...
 @overload
 def cached(*, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator[Collection[str]]: ...
+@options_by_name('ttl="5m"')
 def cached(*, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator[Collection[str]]:
     """Return a decorator that keeps a function's results in the default cache.
 
@@ -51,6 +52,7 @@ def cached(*, ttl: TtlOf, **options: Unpack[CachedOptions]) -> Decorator[Collect
     return Decorator(Options.given(_default_fetchers, ttl, options, CachedOptions))
 
 
+@options_by_name('ttl="5m", by="ids"')
 def cached_many(*, ttl: TtlOf, by: str, **options: Unpack[ManyOptions]) -> ManyDecorator:
     """Return a decorator for a function of many ids, which uses the default cache.
 

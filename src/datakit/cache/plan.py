@@ -12,7 +12,7 @@ from datakit.cache.fetch import Fetcher
 from datakit.cache.fetch_async import AsyncFetcher
 from datakit.cache.policy import Policy, Wishes
 from datakit.cache.signature import KeyBuilder, KeyRule
-from datakit.cache.ttl import Ttl, TtlOf
+from datakit.cache.ttl import Duration, Ttl, TtlOf
 from datakit.errors import ConfigError
 
 R = TypeVar("R")
@@ -38,7 +38,7 @@ class SharedOptions(TypedDict, total=False):
     key: str | None
     version: str | int | None
     stale_if_error: Ttl
-    load_timeout: float | None
+    load_timeout: Duration | None
 
 
 class ManyOptions(SharedOptions, total=False):
@@ -52,7 +52,7 @@ class ClassMethodOptions(SharedOptions, total=False):
 
     refresh_ahead: float | None
     stale_while_revalidate: Ttl
-    soft_load_timeout: float | None
+    soft_load_timeout: Duration | None
     tags: Collection[str]
 
 

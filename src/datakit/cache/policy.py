@@ -7,8 +7,19 @@ from typing import Any, Final, Generic, TypeVar
 
 from datakit.cache.codec import Codec
 from datakit.cache.entry import Freshness
-from datakit.cache.ttl import Lifetime, Ttl, TtlOf, lifetime, longest, parse, seconds_for
+from datakit.cache.ttl import (
+    Duration,
+    Lifetime,
+    Ttl,
+    TtlOf,
+    duration,
+    lifetime,
+    longest,
+    parse,
+    seconds_for,
+)
 from datakit.errors import ConfigError
+from datakit.resilience import checks
 
 T = TypeVar("T")
 
@@ -32,30 +43,46 @@ class Wishes:
     refresh_ahead: float | None = None
     stale_while_revalidate: Ttl = 0
     stale_if_error: Ttl = 0
-    load_timeout: float | None = None
-    soft_load_timeout: float | None = None
+    load_timeout: Duration | None = None
+    soft_load_timeout: Duration | None = None
 
     def __post_init__(self) -> None:
-        if self.refresh_ahead is not None and not 0 < self.refresh_ahead < 1:
-            raise ConfigError(
-                f"refresh_ahead={self.refresh_ahead!r}: give a share of the TTL, such as 0.8"
-            )
-        for name in ("load_timeout", "soft_load_timeout"):
-            seconds = getattr(self, name)
-            if seconds is not None and not 0 < seconds < float("inf"):
-                raise ConfigError(f"{name}={seconds!r}: must be more than 0 seconds")
-        if self.soft_load_timeout is not None and not self.freshness.kept:
+        ahead = self.refresh_ahead
+        if ahead is not None and not (isinstance(ahead, float) and 0 < ahead < 1):
+            raise ConfigError(f"refresh_ahead={ahead!r}: give a share of the TTL, such as 0.8")
+        for name in ("ttl", "cache_if"):
+            rule = getattr(self, name)
+            if callable(rule) or (name == "cache_if" and rule is not None):
+                checks.function("cached", name, rule)
+        self.policy(Codec(repr, repr))  # type: ignore[arg-type]  # reads all durations
+        self._check_soft_timeout()
+
+    def _check_soft_timeout(self) -> None:
+        soft, hard = self._timeout("soft_load_timeout"), self._timeout("load_timeout")
+        if soft is None:
+            return
+        if not self.freshness.kept:
             raise ConfigError(
                 "soft_load_timeout: there is nothing to serve meanwhile without stale_if_error="
             )
-        self.policy(Codec(repr, repr))  # type: ignore[arg-type]  # reads all TTLs
+        if hard is not None and soft > hard:
+            raise ConfigError(
+                f"soft_load_timeout={self.soft_load_timeout!r}: must not be above load_timeout="
+                f"{self.load_timeout!r}, which ends the load"
+            )
 
     @property
     def freshness(self) -> Freshness:
         """How long what may be served."""
         return Freshness(
-            self.refresh_ahead, parse(self.stale_while_revalidate), parse(self.stale_if_error)
+            self.refresh_ahead,
+            parse(self.stale_while_revalidate, "stale_while_revalidate"),
+            parse(self.stale_if_error, "stale_if_error"),
         )
+
+    def _timeout(self, name: str) -> float | None:
+        given = getattr(self, name)
+        return None if given is None else duration(given, name)
 
     def policy(self, codec: Codec[T]) -> "Policy[T]":
         """Return the policy of one function.
@@ -63,16 +90,16 @@ class Wishes:
         Raises:
             ConfigError: a TTL is none of its forms.
         """
-        none_ttl = None if isinstance(self.none_ttl, EllipsisType) else parse(self.none_ttl)
+        none_ttl, load_timeout = self.none_ttl, self._timeout("load_timeout")
         return Policy(
             codec,
             lifetime(self.ttl),
-            none_ttl,
+            None if isinstance(none_ttl, EllipsisType) else parse(none_ttl, "none_ttl"),
             self.cache_if,
             self.freshness,
-            self.load_timeout,
-            self.soft_load_timeout,
-            lease=max(LEASE, (self.load_timeout or 0.0) + 1.0),
+            load_timeout,
+            self._timeout("soft_load_timeout"),
+            lease=max(LEASE, (load_timeout or 0.0) + 1.0),
         )
 
 

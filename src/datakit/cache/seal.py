@@ -115,13 +115,13 @@ class Seal:
 
 
 def _ciphers(keys: Mapping[str, bytes]) -> "dict[bytes, AESGCM]":
-    if not keys:
-        raise ConfigError("Cache(encrypt={}): give at least one key, by its id")
+    if not isinstance(keys, Mapping) or not keys:
+        raise ConfigError("Cache(encrypt=): give at least one key by its id, as in {'2026': key}")
     for name, key in keys.items():
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= 100:
+            raise ConfigError("Cache(encrypt=): a key's id is text of 1 to 100 bytes")
         if not isinstance(key, bytes) or len(key) not in _KEY_SIZES:
             raise ConfigError(f"Cache(encrypt=): key {name!r} must be 16, 24 or 32 bytes")
-        if not name or len(name.encode()) > 100:
-            raise ConfigError("Cache(encrypt=): a key's id has 1 to 100 bytes")
     aead = require(
         "cryptography.hazmat.primitives.ciphers.aead", extra="encrypt", purpose="Cache(encrypt=)"
     )

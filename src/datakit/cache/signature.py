@@ -39,7 +39,7 @@ class KeyRule:
         self.signature = inspect.signature(fn)
         self.ignored = _ignored(ignore, self.signature.parameters, self.name)
         self.version = _version(version, self.name)
-        self.template = None if key is None else Template(key, self.signature.parameters, self.name)
+        self.template = _template(key, self.signature.parameters, self.name)
         if self.template is None:
             _refuse_lambda(fn, self.name)
             _refuse_keyless_method(fn, self.signature.parameters, self.ignored, self.name)
@@ -109,11 +109,21 @@ class KeyBuilder:
             ) from exc
 
 
+def _template(key: str | None, parameters: Mapping[str, Any], function: str) -> Template | None:
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise ConfigError(f"{function}: key={key!r}: give text such as 'product:{{product_id}}'")
+    return Template(key, parameters, function)
+
+
 def _ignored(
     ignore: Collection[str], parameters: Mapping[str, Any], function: str
 ) -> frozenset[str]:
     if isinstance(ignore, str):
         raise ConfigError(f"{function}: ignore={ignore!r}: give a tuple, as in ({ignore!r},)")
+    if not isinstance(ignore, Collection) or not all(isinstance(name, str) for name in ignore):
+        raise ConfigError(f"{function}: ignore={ignore!r}: give a tuple of parameters' names")
     unknown = sorted(set(ignore) - set(parameters))
     if unknown:
         raise ConfigError(

@@ -11,6 +11,9 @@ from datakit.errors import ConfigError
 Ttl: TypeAlias = float | timedelta | str | None
 """Seconds, a `timedelta`, `"90s" "5m" "1h" "1d"`, or None: never expires."""
 
+Duration: TypeAlias = float | timedelta | str
+"""More than 0 seconds, a `timedelta`, or `"0.5s" "1m"`."""
+
 TtlOf: TypeAlias = Ttl | Callable[[Any], Ttl]
 """A `Ttl`, or what makes one of the result."""
 
@@ -26,12 +29,15 @@ LONGEST = 100 * 365 * 86_400.0
 SHORTENED_BY = 0.1
 """The largest part that jitter takes off, so that values stored together part ways."""
 
+_FORMS = "give seconds, a timedelta, or text such as '90s', '5m', '1h', '1d'"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
 
 
-def parse(ttl: Ttl) -> float:
+def parse(ttl: Ttl, name: str = "ttl") -> float:
     """Return the seconds of `ttl`; 0 or less means that nothing is stored.
+
+    name: of the option, for errors.
 
     Raises:
         ConfigError: it is none of the forms.
@@ -41,24 +47,24 @@ def parse(ttl: Ttl) -> float:
     if isinstance(ttl, timedelta):
         return min(ttl.total_seconds(), LONGEST)
     if isinstance(ttl, str):
-        return min(_parse_text(ttl), LONGEST)
-    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not abs(ttl) < math.inf:
-        raise _refusal(ttl)
-    return float(min(ttl, LONGEST))
+        match = _TEXT.fullmatch(ttl)
+        if match is not None:
+            return min(float(match[1]) * _UNITS[match[2]], LONGEST)
+    elif isinstance(ttl, int | float) and not isinstance(ttl, bool) and abs(ttl) < math.inf:
+        return float(min(ttl, LONGEST))
+    raise ConfigError(f"{name}={ttl!r}: {_FORMS}; None for a value that never expires")
 
 
-def _parse_text(text: str) -> float:
-    match = _TEXT.fullmatch(text)
-    if match is None:
-        raise _refusal(text)
-    return float(match[1]) * _UNITS[match[2]]
+def duration(given: Duration, name: str) -> float:
+    """Return the seconds of `given`, the option called `name`.
 
-
-def _refusal(ttl: object) -> ConfigError:
-    return ConfigError(
-        f"ttl={ttl!r}: give seconds, a timedelta, '90s', '5m', '1h', '1d', a function of the "
-        "result, or None for a value that never expires"
-    )
+    Raises:
+        ConfigError: it is none of the forms, or not more than 0.
+    """
+    seconds = 0.0 if given is None else parse(given, name)
+    if seconds <= 0:
+        raise ConfigError(f"{name}={given!r}: must be more than 0 seconds; {_FORMS}")
+    return seconds
 
 
 def lifetime(ttl: TtlOf) -> Lifetime:

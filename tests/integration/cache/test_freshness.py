@@ -280,17 +280,6 @@ def test_an_error_of_the_ttl_function_gives_the_lease_back(side: Any, product: A
     assert get_product(7).name == get_product(7).name == "name 2"
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"refresh_ahead": 0}, {"refresh_ahead": 1}, {"load_timeout": 0}, {"none_ttl": "x"},
-     {"stale_if_error": "x"}, {"stale_while_revalidate": "x"}, {"tags": ["a"]}],
-)  # fmt: skip
-def test_mistaken_option_is_refused_at_decoration(options: Any) -> None:
-    """By its name."""
-    with pytest.raises(ConfigError):
-        Cache().cached(ttl=60, **options)
-
-
 def test_refresh_takes_the_lease_from_a_load_under_way(
     side: Any, cache: Cache, product: Any
 ) -> None:

@@ -195,17 +195,6 @@ def test_sync_and_async_share_the_memory() -> None:
     assert asyncio.run(cache.aio.get("k")) == 1
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"namespace": "a:b"}, {"timeout": 0}, {"connect_timeout": float("nan")}, {"max_loads": 0},
-     {"max_items": 0}],
-)  # fmt: skip
-def test_mistaken_option_is_named(options: Any) -> None:
-    """In the message."""
-    with pytest.raises(ConfigError, match=next(iter(options))):
-        Cache(**options)
-
-
 def generator() -> Any:
     yield 1
 

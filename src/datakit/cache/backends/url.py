@@ -1,5 +1,6 @@
 """A cache's URL, read without importing any driver. Pure."""
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -19,6 +20,8 @@ PLANNED: Final = (
     "memcached+tls",
     "memcached+elasticache",
 )
+_AFTER_PLACE: Final = re.compile(r"[/?]")
+ESCAPES: Final = "in a password, percent-encode '#' as %23, '/' as %2F, '?' as %3F, '@' as %40"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +65,35 @@ def parse_url(url: str) -> Target:
     Raises:
         ConfigError: the URL is of no use; the message holds no credential.
     """
+    if not isinstance(url, str):
+        kind = type(url).__qualname__
+        raise ConfigError(f"cache URL: give text such as 'redis://host:6379/0', not a {kind}")
     scheme = url.partition("://")[0] if "://" in url else ""
     if scheme in PLANNED:
         raise ConfigError(f"cache URL {scheme}://: not available yet; use {_known()}")
     if scheme not in KNOWN:
         raise ConfigError(f"cache URL: unknown scheme; use {_known()}")
-    if scheme == "memcached" and "," in url:
-        raise ConfigError("cache URL memcached://: several hosts are not available yet; give one")
+    if "#" in url:
+        raise ConfigError(f"cache URL {scheme}://: '#' has no meaning here; {ESCAPES}")
+    parts, port = _split(url, scheme)
+    if scheme == "memory":
+        return _memory(parts)
+    return _memcached(parts, port) if scheme == "memcached" else _redis(scheme, parts, port)
+
+
+def _split(url: str, scheme: str) -> tuple[SplitResult, int | None]:
+    place = _AFTER_PLACE.split(url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    if "," in place:
+        raise ConfigError(f"cache URL {scheme}://: several hosts are not available yet; give one")
+    malformed = ConfigError(f"cache URL {scheme}://: malformed host or port; {ESCAPES}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ConfigError(f"cache URL {scheme}://: malformed host or port") from None
-    if scheme == "memory":
-        return _memory(parts)
-    return _memcached(parts, port) if scheme == "memcached" else _redis(scheme, parts, port)
+        raise malformed from None
+    if port == 0 or " " in place:
+        raise malformed
+    return parts, port
 
 
 def _known() -> str:
@@ -98,7 +115,9 @@ def _memcached(parts: SplitResult, port: int | None) -> Target:
 def _redis(scheme: str, parts: SplitResult, port: int | None) -> Target:
     path = parts.path.strip("/")
     if path and not (path.isascii() and path.isdigit()):
-        raise ConfigError(f"cache URL {scheme}://: the path is the database number, as in /0")
+        raise ConfigError(
+            f"cache URL {scheme}://: the path is the database number, as in /0; {ESCAPES}"
+        )
     return Target(
         scheme,
         host=parts.hostname or "localhost",
@@ -116,7 +135,7 @@ def _ca(scheme: str, query: str) -> str | None:
     if options or (ca is not None and scheme != "rediss"):
         raise ConfigError(
             f"cache URL {scheme}://: the only option is ssl_ca_certs=, of rediss://; "
-            "timeouts are arguments of Cache"
+            f"timeouts are arguments of Cache; {ESCAPES}"
         )
     return ca
 
