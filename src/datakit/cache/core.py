@@ -224,6 +224,14 @@ class Core:
             self.rejected(key, str(exc))
             return None
 
+    def seconds_for(self, key: str, policy: Policy[T], value: T) -> float:
+        """Return the seconds that a loaded value may live, 0 (and an event) when its rules fail."""
+        try:
+            return policy.seconds_for(value)
+        except CodecError as exc:
+            self.rejected(key, str(exc))
+            return 0.0
+
     def rejected(self, key: str, reason: str) -> Found[Any]:
         """Tell that what is stored under `key`, or was to be, is no use."""
         self.stats.rejected += 1

@@ -100,7 +100,7 @@ class CachedFunction(Generic[P, R]):
         """Keep `value` as the result for these arguments.
 
         Raises:
-            CodecError: it has no stored form.
+            CodecError: it has no stored form, or a rule of its TTL failed.
             CacheUnavailableError: the server did not take it; see `invalidate`.
         """
         plan = self._plan or self._open()

@@ -86,7 +86,7 @@ class CachedMany(Generic[K, V, P]):
         """Keep `values` by their ids.
 
         Raises:
-            CodecError: a value has no stored form.
+            CodecError: a value has no stored form, or a rule of its TTL failed.
             CacheUnavailableError: the server did not take them; see `invalidate`.
         """
         plan = self._plan or self._open()

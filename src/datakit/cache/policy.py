@@ -18,7 +18,7 @@ from datakit.cache.ttl import (
     parse,
     seconds_for,
 )
-from datakit.errors import ConfigError
+from datakit.errors import CodecError, ConfigError
 from datakit.resilience import checks
 
 T = TypeVar("T")
@@ -50,10 +50,10 @@ class Wishes:
         ahead = self.refresh_ahead
         if ahead is not None and not (isinstance(ahead, float) and 0 < ahead < 1):
             raise ConfigError(f"refresh_ahead={ahead!r}: give a share of the TTL, such as 0.8")
-        for name in ("ttl", "cache_if"):
-            rule = getattr(self, name)
-            if callable(rule) or (name == "cache_if" and rule is not None):
-                checks.function("cached", name, rule)
+        if callable(self.ttl):
+            checks.function("cached", "ttl", self.ttl)
+        if self.cache_if is not None:
+            checks.function("cached", "cache_if", self.cache_if)
         self.policy(Codec(repr, repr))  # type: ignore[arg-type]  # reads all durations
         self._check_soft_timeout()
 
@@ -129,13 +129,21 @@ class Policy(Generic[T]):
         """Return the seconds that `value` may live; 0 or less: it is not stored.
 
         Raises:
-            ConfigError: the function of the result returned none of the forms.
+            CodecError: `cache_if`, or `ttl` as a function, failed or gave none of the forms; the
+                text holds nothing of the value.
         """
-        if self.cache_if is not None and not self.cache_if(value):
-            return 0.0
-        if value is None and self.none_ttl is not None:
-            return self.none_ttl
-        return seconds_for(self.ttl, value)
+        rule = "cache_if"
+        try:
+            if self.cache_if is not None and not self.cache_if(value):
+                return 0.0
+            if value is None and self.none_ttl is not None:
+                return self.none_ttl
+            rule = "ttl"
+            return seconds_for(self.ttl, value)
+        except Exception as exc:  # whatever a user's function raises
+            raise CodecError(
+                f"{rule}= gave no answer about a {type(value).__qualname__}: {type(exc).__name__}"
+            ) from exc
 
     def took(self, seconds: float) -> None:
         """Learn what a load took: the next lease lasts twice as long."""

@@ -194,7 +194,7 @@ class Many(Generic[T]):
             policy.took(core.monotonic() - began)
             loaded = {key: self._loaded(key, values) for key in keys}
             for key, one in loaded.items():
-                seconds = 0.0 if one.payload is None else policy.seconds_for(one.value)
+                seconds = 0.0 if one.payload is None else core.seconds_for(key, policy, one.value)
                 if seconds <= 0:
                     core.note_kept(key, is_kept=False)
                 if key in held:

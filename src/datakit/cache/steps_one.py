@@ -172,7 +172,7 @@ class One(Generic[T]):
             value = yield self._loading(asked)
             policy.took(core.monotonic() - began)
             payload = core.payload(key, policy.codec, value)
-            seconds = 0.0 if payload is None else policy.seconds_for(value)
+            seconds = 0.0 if payload is None else core.seconds_for(key, policy, value)
             if seconds <= 0:
                 core.note_kept(key, is_kept=False)
         except GeneratorExit:

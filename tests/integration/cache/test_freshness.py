@@ -11,7 +11,7 @@ from tests.integration.cache.conftest import Loader, SyncSide
 
 from datakit import events
 from datakit.cache import Cache
-from datakit.errors import ConfigError, DeadlineExceededError
+from datakit.errors import CodecError, ConfigError, DeadlineExceededError
 from datakit.resilience import deadline
 from datakit.testing import FakeClock
 
@@ -271,13 +271,44 @@ def test_cache_if_says_what_is_kept(side: Any, product: Any) -> None:
     assert [get_product(7).name for _ in range(3)] == ["name 1", "name 2", "name 2"]
 
 
-def test_an_error_of_the_ttl_function_gives_the_lease_back(side: Any, product: Any) -> None:
-    """It is the user's error, and raised."""
+def wrong(found: Any) -> Any:
+    if found.name != "name 1":
+        return "60s"
+    raise KeyError(found.name)
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [({"ttl": wrong}, "ttl= gave no answer about a Product: KeyError"),
+     ({"ttl": lambda found: "60s" if found.name != "name 1" else "x"},
+      "ttl= gave no answer about a Product: ConfigError"),
+     ({"cache_if": wrong}, "cache_if= gave no answer about a Product: KeyError")],
+)  # fmt: skip
+def test_a_rule_that_fails_costs_the_place_in_the_cache_alone(
+    side: Any, product: Any, seen: list[events.Event], rule: Any, reason: str
+) -> None:
+    """The value is returned, an event and a count tell, and the lease is given back."""
     load = Loader(product)
-    get_product = side.function(load, ttl=lambda found: "60s" if found.name != "name 1" else "x")
-    with pytest.raises(ConfigError, match="'90s'"):
-        get_product(7)
+    get_product = side.function(load, **rule)
+    assert get_product(7).name == "name 1"
+    assert seen == [events.CacheValueRejected(get_product.key(7), reason)]
+    assert side.cache.stats().rejected == 1
+    assert side.cache.stats().load_errors == 0
     assert get_product(7).name == get_product(7).name == "name 2"
+    with pytest.raises(CodecError, match=reason):
+        get_product.put(product(7, "name 1", []), 7)
+    assert get_product.peek(7).name == "name 2"
+    assert get_product.refresh(7).name == "name 3"
+
+
+def test_a_rule_that_fails_for_one_of_many_keeps_the_others(side: Any, product: Any) -> None:
+    """All are returned."""
+    load_products = side.many(
+        lambda ids: {n: product(n, f"name {n}", []) for n in ids}, ttl=lambda found: 60 / found.id
+    )
+    assert list(load_products([0, 1])) == [0, 1]
+    assert list(load_products.peek([0, 1])) == [1]
+    assert side.cache.stats().rejected == 1
 
 
 def test_refresh_takes_the_lease_from_a_load_under_way(
