@@ -12,6 +12,7 @@ from datakit.errors import CacheKeyError, ConfigError
 
 _FORMATTER: Final = Formatter()
 _STABLE: Final = (str, int, float, Decimal, UUID, date, datetime, time, Enum, type(None))
+_CONVERSIONS: Final = (None, "r", "s", "a")
 _ROOT_ENDS: Final = str.maketrans(".[", "  ")
 
 _Part: TypeAlias = tuple[str, str | None, str | None, str | None]
@@ -45,6 +46,8 @@ class Template:
             raise ConfigError(f"{self._function}: key={text!r} is malformed: {exc}") from exc
         if any("{" in (spec or "") for _, _, spec, _ in parts):
             raise ConfigError(f"{self._function}: key={text!r}: a format within a format")
+        if any(conversion not in _CONVERSIONS for _, _, _, conversion in parts):
+            raise ConfigError(f"{self._function}: key={text!r}: after '!' comes r, s or a")
         return parts
 
     def _separators(self) -> dict[int, str]:
@@ -75,13 +78,24 @@ class Template:
     def _field(
         self, name: str, spec: str | None, conversion: str | None, arguments: Mapping[str, object]
     ) -> str:
-        value, _ = _FORMATTER.get_field(name, (), arguments)
+        try:
+            value, _ = _FORMATTER.get_field(name, (), arguments)
+        except Exception as exc:  # whatever a property raises
+            raise self._refusal(f"there is no {name} in this call", exc) from exc
         if not isinstance(value, _STABLE):
-            raise CacheKeyError(
-                f"{self._function}: key={self._text!r}: {name} is a "
-                f"{type(value).__qualname__}, which has no stable text; name a plain "
+            raise self._refusal(
+                f"{name} is a {type(value).__qualname__}, which has no stable text; name a plain "
                 "attribute of it, or use ignore= instead of key="
             )
-        converted = _FORMATTER.convert_field(value, cast("Any", conversion))
-        text: str = _FORMATTER.format_field(converted, spec or "")
+        try:
+            converted = _FORMATTER.convert_field(value, cast("Any", conversion))
+            text: str = _FORMATTER.format_field(converted, spec or "")
+        except Exception as exc:
+            kind = type(value).__qualname__
+            raise self._refusal(f"{name} is a {kind}, which {spec!r} does not fit", exc) from exc
         return text.translate(self._escapes)
+
+    def _refusal(self, reason: str, cause: Exception | None = None) -> CacheKeyError:
+        """Return an error that holds no argument; the text of `cause` may."""
+        kind = f" ({type(cause).__name__})" if cause else ""
+        return CacheKeyError(f"{self._function}: key={self._text!r}: {reason}{kind}")

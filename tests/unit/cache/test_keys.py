@@ -123,6 +123,12 @@ class Account:
         return self.number
 
 
+class Secretive:
+    @property
+    def secret(self) -> str:
+        raise ValueError("canary")
+
+
 DISTINCT: list[Any] = [
     1, True, 1.0, "1", b"1", None, "", 0, False, 0.0, -0.0, math.nan, math.inf, 10**30, -(10**30),
     ("x y", "z"), ("x", "y z"), ["x", "y z"], (1, (2, 3)), ((1, 2), 3), (), [], {}, set(),
@@ -256,7 +262,22 @@ def test_template() -> None:
         decorate(ttl=1, key="account:{x}")(one).key(Account(5))
 
 
-@pytest.mark.parametrize("template", ["p:{nothing}", "p:{", "p:{0}"])
+@pytest.mark.parametrize(
+    ("template", "argument"),
+    [("p:{x.number}", None), ("p:{x[0]}", 5), ("p:{x[9]}", [1]), ("p:{x[a]}", {"b": 1}),
+     ("p:{x.secret}", Secretive()), ("p:{x:d}", "canary"), ("p:{x:.2f}", "canary"),
+     ("p:{x:s}", None)],
+)  # fmt: skip
+def test_template_that_does_not_fit_the_call(template: str, argument: Any) -> None:
+    """Is named with its function and the argument, not with what that holds."""
+    keyed = Cache().cached(ttl=1, key=template)(one)
+    with pytest.raises(CacheKeyError, match=r"test_keys\.one: key=.*x") as caught:
+        keyed.key(argument)
+    assert template in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", ["p:{nothing}", "p:{", "p:{0}", "p:{x!q}"])
 def test_mistaken_template_is_refused(template: str) -> None:
     """At decoration."""
     with pytest.raises(ConfigError, match="key="):
