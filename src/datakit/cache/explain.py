@@ -29,8 +29,9 @@ class Explanation:
     key: under which the result is stored. verdict: "hit", "refresh ahead", "stale while
     revalidating", "stale if error", "miss" or "unavailable". reason: a sentence.
     size: bytes of the stored form, None when nothing is there, 0 for an object kept in memory.
-    age, fresh_for: seconds since it was stored, and until it expires (negative: past it); None
-    where that is not known. in_doubt: whether an invalidation of the key failed.
+    age, fresh_for: seconds since it was stored (negative: the clock of whoever stored it is ahead),
+    and until it expires (negative: past it); None where that is not known.
+    in_doubt: whether an invalidation of the key failed.
     """
 
     key: str
@@ -76,9 +77,15 @@ def explained(core: Core, key: str, stored: Any, policy: Policy[Any]) -> Explana
     is_dated = entry.stored_at > 0  # not without an envelope
     age = now - entry.stored_at if is_dated else None
     fresh_for = entry.fresh_until - now if is_dated else None
-    return Explanation(
-        key, decision.value, _reason(decision, -(fresh_for or 0)), size, age, fresh_for
-    )
+    if decision is MISS and now < entry.served_from:
+        reason = (
+            f"it was stored {-(age or 0):.1f} s in the future: a clock was set, or two disagree"
+        )
+    elif decision is MISS and now < entry.fresh_until:
+        reason = "too many invalidations failed to tell whether one was of this key"
+    else:
+        reason = _reason(decision, now - entry.fresh_until)
+    return Explanation(key, decision.value, reason, size, age, fresh_for)
 
 
 def _reason(decision: Decision, past: float) -> str:

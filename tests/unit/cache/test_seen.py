@@ -135,6 +135,33 @@ def test_explain(store: Store, clock: FakeClock) -> None:
         cache.explain(len, "x")
 
 
+def test_explain_a_value_that_is_not_judged_by_its_time(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One from the future, and one older than doubts that were forgotten."""
+    cache = cache_on(store, clock)
+
+    @cache.cached(ttl="1h")
+    def double(n: int) -> int:
+        return 2 * n
+
+    double(1)
+    clock._wall -= 600  # a step back, which FakeClock has no name for
+    ahead = cache.explain(double, 1)
+    assert (ahead.verdict, ahead.age) == ("miss", -600)
+    assert ahead.reason.startswith("it was stored 600.0 s in the future")
+    monkeypatch.setattr("datakit.cache.suspects.MAX_SUSPECTS", 1)
+    double(2)
+    store.broken = True
+    for name in "ab":
+        with pytest.raises(CacheUnavailableError):
+            cache.delete(name)
+    store.broken = False
+    distrusted = cache.explain(double, 2)
+    assert distrusted.verdict == "miss"
+    assert distrusted.reason.startswith("too many invalidations failed")
+
+
 def test_explain_from_tasks(store: Store, clock: FakeClock) -> None:
     """The same, awaited; both explain both kinds."""
     cache = cache_on(store, clock)
