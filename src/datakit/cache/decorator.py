@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial, wraps
+from functools import wraps
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -18,7 +18,7 @@ from datakit.cache.function import CachedFunction
 from datakit.cache.function_async import AsyncCachedFunction
 from datakit.cache.many import CachedMany, ManyMethod
 from datakit.cache.many_async import AsyncCachedMany, AsyncManyMethod
-from datakit.cache.plan import IgnoreCls, Options, many_plan_for
+from datakit.cache.plan import IgnoreCls, Options
 from datakit.errors import ConfigError
 
 P = ParamSpec("P")
@@ -124,7 +124,7 @@ class ManyDecorator:
         names = list(options.rule.signature.parameters)
         if names[:1] == [self._by]:
             kind: Any = AsyncCachedMany if _is_async(fn) else CachedMany
-            return kind(fn, partial(many_plan_for, fn, options))
+            return kind(fn, options)
         if names[1:2] == [self._by] and names[0] in ("self", "cls"):
             return (AsyncManyMethod if _is_async(fn) else ManyMethod)(fn, options)
         raise ConfigError(

@@ -14,6 +14,7 @@ from typing import (
     overload,
 )
 
+from datakit.cache.bound import Bound
 from datakit.cache.entry import HIT
 from datakit.cache.plan import FunctionOptions, Plan, plan_for
 from datakit.cache.recall import recalling
@@ -39,6 +40,9 @@ class CachedFunction(Generic[P, R]):
         self._options = options
         self._plan: Plan[R] | None = None
         self._answer_by(self._first_call)
+
+    def __repr__(self) -> str:
+        return f"<cached {self.__module__}.{self.__qualname__}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         return self.__qualname__
@@ -128,20 +132,8 @@ class CachedFunction(Generic[P, R]):
         return self if instance is None else BoundCachedFunction(self, instance)
 
 
-class BoundCachedFunction(CachedFunction[P, R]):
+class BoundCachedFunction(Bound, CachedFunction[P, R]):
     """A cached method of one object: `CachedFunction` with its first argument given."""
 
-    def __init__(self, function: CachedFunction[..., R], instance: object) -> None:
-        self._function = function
-        self._instance = instance
-        self._plan = None
-        self._answer_by(self._whole_way)
-        self.__wrapped__ = partial(function.__wrapped__, instance)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self._instance, self._function.__name__)
-
-    def _open(self) -> Plan[R]:
-        plan = self._function._plan or self._function._open()
-        self._plan = bound = plan.bound_to(self._instance)
-        return bound
+    if not TYPE_CHECKING:
+        __call__ = CachedFunction._whole_way

@@ -14,6 +14,7 @@ from typing import (
     overload,
 )
 
+from datakit.cache.bound import Bound
 from datakit.cache.entry import HIT
 from datakit.cache.plan import FunctionOptions, Plan, plan_for
 from datakit.cache.recall import recalling_async
@@ -39,6 +40,9 @@ class AsyncCachedFunction(Generic[P, R]):
         self._options = options
         self._plan: Plan[R] | None = None
         self._answer_by(self._first_call)
+
+    def __repr__(self) -> str:
+        return f"<cached {self.__module__}.{self.__qualname__}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         return self.__qualname__
@@ -127,20 +131,8 @@ class AsyncCachedFunction(Generic[P, R]):
         return self if instance is None else AsyncBoundCachedFunction(self, instance)
 
 
-class AsyncBoundCachedFunction(AsyncCachedFunction[P, R]):
+class AsyncBoundCachedFunction(Bound, AsyncCachedFunction[P, R]):
     """A cached method of one object: `AsyncCachedFunction` with its first argument given."""
 
-    def __init__(self, function: AsyncCachedFunction[..., R], instance: object) -> None:
-        self._function = function
-        self._instance = instance
-        self._plan = None
-        self._answer_by(self._whole_way)
-        self.__wrapped__ = partial(function.__wrapped__, instance)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self._instance, self._function.__name__)
-
-    def _open(self) -> Plan[R]:
-        plan = self._function._plan or self._function._open()
-        self._plan = bound = plan.bound_to(self._instance)
-        return bound
+    if not TYPE_CHECKING:
+        __call__ = AsyncCachedFunction._whole_way

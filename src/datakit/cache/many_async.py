@@ -1,9 +1,10 @@
 """A cached `async def` of many ids."""
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import cache, partial, update_wrapper
+from functools import update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
+from datakit.cache.bound import Bound
 from datakit.cache.plan import FunctionOptions, Plan, many_plan_for
 
 K = TypeVar("K")
@@ -21,18 +22,20 @@ class AsyncCachedMany(Generic[K, V, P]):
     def __init__(
         self,
         fn: Callable[Concatenate[Sequence[K], P], Coroutine[Any, Any, Mapping[K, V]]],
-        open_plan: Callable[[], Plan[V]],
+        options: FunctionOptions,
     ) -> None:
         update_wrapper(cast("Any", self), fn)
-        self._open_plan = open_plan
+        self._options = options
         self._plan: Plan[V] | None = None
 
+    def __repr__(self) -> str:
+        return f"<cached_many {self.__module__}.{self.__qualname__}>"
+
     def __reduce__(self) -> str | tuple[Any, ...]:
-        fn: Any = self.__wrapped__
-        return (getattr, (*fn.args, self.__name__)) if type(fn) is partial else self.__qualname__
+        return self.__qualname__
 
     def _open(self) -> Plan[V]:
-        self._plan = plan = self._open_plan()
+        self._plan = plan = many_plan_for(self.__wrapped__, self._options)
         return plan
 
     async def __call__(self, ids: Sequence[K], /, *args: P.args, **kwargs: P.kwargs) -> dict[K, V]:
@@ -106,15 +109,29 @@ class AsyncCachedMany(Generic[K, V, P]):
             await plan.tasks.remove("invalidate", keys, plan.policy.doubtful)
 
 
+class AsyncBoundMany(Bound, AsyncCachedMany[K, V, P]):
+    """A cached method of one object: `AsyncCachedMany` with its first argument given."""
+
+
 class AsyncManyMethod(Generic[K, V, P]):
     """A method of many ids; an object's attribute is its `AsyncCachedMany`."""
+
+    __wrapped__: Callable[..., Coroutine[Any, Any, Mapping[K, V]]]
+    __qualname__: str
 
     def __init__(
         self, fn: Callable[..., Coroutine[Any, Any, Mapping[K, V]]], options: FunctionOptions
     ) -> None:
         update_wrapper(cast("Any", self), fn)
-        self._fn = fn
-        self._open: Callable[[], Plan[V]] = cache(partial(many_plan_for, fn, options))
+        self._options = options
+        self._plan: Plan[V] | None = None
+
+    def __repr__(self) -> str:
+        return f"<cached_many {self.__module__}.{self.__qualname__}>"
+
+    def _open(self) -> Plan[V]:
+        self._plan = plan = many_plan_for(self.__wrapped__, self._options)
+        return plan
 
     async def __call__(
         self, instance: Any, ids: Sequence[K], /, *args: P.args, **kwargs: P.kwargs
@@ -126,5 +143,4 @@ class AsyncManyMethod(Generic[K, V, P]):
         """Return that of `instance`, which is a class below `@classmethod`."""
         if instance is None:
             return cast("AsyncCachedMany[K, V, P]", self)
-        bound = update_wrapper(partial(self._fn, instance), self._fn)
-        return AsyncCachedMany[K, V, P](bound, lambda: self._open().bound_to(instance))
+        return AsyncBoundMany(self, instance)

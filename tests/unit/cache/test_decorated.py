@@ -6,7 +6,7 @@ import inspect
 import pickle
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import fastapi
 import pytest
@@ -31,6 +31,12 @@ async def asquare(n: int) -> int:
     return n * n
 
 
+def noted(fn: Callable[P, R]) -> Callable[P, R]:
+    """Attach something to a function, as frameworks do."""
+    vars(fn)["note"] = "of the user's"
+    return fn
+
+
 class Shop:
     """Whose methods are cached."""
 
@@ -41,8 +47,16 @@ class Shop:
         return self.name
 
     @cache.cached(ttl=60)
+    @noted
     def offer(self, n: int) -> str:
+        """The docstring of offer."""
         return f"{self.name} {n}"
+
+    @cache.cached(ttl=60)
+    @noted
+    async def stock(self, n: int) -> int:
+        """The docstring of stock."""
+        return n
 
     @classmethod
     @cache.cached(ttl=60, ignore=("cls",))
@@ -50,11 +64,15 @@ class Shop:
         return f"{cls.__name__} {n}"
 
     @cache.cached_many(ttl=60, by="ids")
+    @noted
     def offers(self, ids: Sequence[int]) -> dict[int, str]:
+        """The docstring of offers."""
         return {n: f"{self.name} {n}" for n in ids}
 
     @cache.cached_many(ttl=60, by="ids")
+    @noted
     async def kinds(self, ids: Sequence[int]) -> dict[int, str]:
+        """The docstring of kinds."""
         return {n: f"kind {n}" for n in ids}
 
     @classmethod
@@ -98,6 +116,85 @@ def test_methods() -> None:
     assert shop.offer(7) == "put"
     assert shop.offer.__wrapped__(7) == "tea 7"
     assert Shop.offer(shop, 7) == "put"
+
+
+METHODS = ["offer", "stock", "offers", "kinds"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_bound_method_looks_like_its_function(name: str) -> None:
+    """To whatever describes it: FastAPI, help, loggers."""
+    function, bound = getattr(Shop, name), getattr(Shop("x"), name)
+    assert bound.__name__ == function.__name__ == name
+    assert bound.__qualname__ == function.__qualname__ == f"Shop.{name}"
+    assert bound.__module__ == function.__module__ == __name__
+    assert bound.__doc__ == function.__doc__ == f"The docstring of {name}."
+    assert get_type_hints(bound) == get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters)
+    assert ["self", *inspect.signature(bound).parameters] == parameters
+    assert inspect.iscoroutinefunction(bound.__call__) == (name in ("stock", "kinds"))
+    assert bound.note == "of the user's"
+    with pytest.raises(AttributeError, match="misspelt"):
+        _ = bound.misspelt
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bound_methods_are_equal_as_those_of_python_are(name: str) -> None:
+    """Of one object (not of an equal one) and one function."""
+
+    class Equal(Shop):
+        __cache_key__ = Shop.__cache_key__
+        __hash__ = object.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    shop, other = Equal("x"), Equal("x")
+    assert getattr(shop, name) == getattr(shop, name)
+    assert hash(getattr(shop, name)) == hash(getattr(shop, name))
+    assert getattr(shop, name) != getattr(other, name)
+    assert getattr(shop, name) not in (getattr(shop, n) for n in METHODS if n != name)
+    assert getattr(shop, name) != getattr(Shop, name)
+
+
+def test_reprs_name_the_function() -> None:
+    """And show no object, which may hold what nobody should see."""
+    name = f"{__name__}.Shop"
+    assert repr(square) == f"<cached {__name__}.square>"
+    assert repr(asquare) == f"<cached {__name__}.asquare>"
+    assert repr(Shop.offers) == f"<cached_many {name}.offers>"
+    shop = Shop("canary")
+    assert repr(shop.offer) == f"<bound <cached {name}.offer>>"
+    assert repr(shop.stock) == f"<bound <cached {name}.stock>>"
+    assert repr(shop.offers) == f"<bound <cached_many {name}.offers>>"
+    assert repr(shop.kinds) == f"<bound <cached_many {name}.kinds>>"
+
+    @cache.cached_many(ttl=60, by="ids")
+    def loose(ids: Sequence[int]) -> dict[int, str]:
+        return {}
+
+    @cache.cached_many(ttl=60, by="ids")
+    async def aloose(ids: Sequence[int]) -> dict[int, str]:
+        return {}
+
+    assert repr(loose).startswith(f"<cached_many {__name__}.")
+    assert repr(aloose).startswith(f"<cached_many {__name__}.")
+
+
+def test_fastapi_publishes_a_cached_method_by_its_name() -> None:
+    """With its docstring, not with ours."""
+    app = fastapi.FastAPI()
+    shop = Shop("x")
+    app.get("/offer")(shop.offer)
+    app.get("/stock")(shop.stock)
+    paths = app.openapi()["paths"]
+    for name in ("offer", "stock"):
+        told = paths[f"/{name}"]["get"]
+        assert told["operationId"] == f"{name}_{name}_get"
+        assert told["description"] == f"The docstring of {name}."
+    with TestClient(app) as client:
+        assert client.get("/offer?n=7").json() == "x 7"
+        assert client.get("/stock?n=7").json() == 7
 
 
 def test_two_classes_do_not_share_a_key() -> None:
