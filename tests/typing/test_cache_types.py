@@ -76,6 +76,23 @@ class Quarterly(Catalogue):
     pass
 
 
+class Series:
+    @cache.cached(ttl=60, ignore=("cls",))
+    @classmethod
+    def title(cls, n: int, lang: str = "en") -> str:
+        return lang * n
+
+    @cached(ttl=60, ignore=("cls",))
+    @classmethod
+    async def weight(cls, n: int) -> float:
+        return n
+
+    @cache.cached_many(ttl="5m", by="ids", ignore=("cls",))
+    @classmethod
+    def titles(cls, ids: Sequence[int]) -> dict[int, str]:
+        return dict.fromkeys(ids, "")
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -228,6 +245,22 @@ async def class_methods() -> None:
     Catalogue.title(7, 8, 9)  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue]
     Catalogue.title.put(5, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await Catalogue.weight("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def cached_above_classmethod() -> None:
+    assert_type(Series.title(7), str)
+    assert_type(Series().title(7, lang="de"), str)
+    assert_type(Series.title.peek(7), str | None)
+    Series.title.invalidate(7, "de")
+    Series.title.put("x", 7)
+    assert_type(await Series.weight(7), float)
+    assert_type(await Series.weight.peek(7), float | None)
+    assert_type(Series.titles([7]), dict[int, str])
+    Series.titles.invalidate([7])
+    Series.title("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Series.title.invalidate("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Series.titles(["7"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await Series.weight("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def static_methods() -> None:

@@ -1,12 +1,15 @@
 """`cached(...)`: from options and a function to a cached function."""
 
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import wraps
+from types import FunctionType
 from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
+    Final,
     Generic,
     ParamSpec,
     Protocol,
@@ -14,11 +17,13 @@ from typing import (
     overload,
 )
 
+from datakit.cache.bound import OfClass
 from datakit.cache.function import CachedFunction
 from datakit.cache.function_async import AsyncCachedFunction
 from datakit.cache.many import CachedMany, ManyMethod
 from datakit.cache.many_async import AsyncCachedMany, AsyncManyMethod
 from datakit.cache.plan import IgnoreCls, Options
+from datakit.cache.signature import is_in_class_body
 from datakit.errors import ConfigError
 
 P = ParamSpec("P")
@@ -27,6 +32,10 @@ K = TypeVar("K")
 V = TypeVar("V")
 S = TypeVar("S")
 Ignored = TypeVar("Ignored", covariant=True)
+
+CLASSMETHOD_CHAINS: Final = sys.version_info < (3, 13)
+"""Whether `classmethod` asks what it is put on to bind itself. Source: What's New in Python 3.13,
+"Changes in the Python API"."""
 
 
 if TYPE_CHECKING:
@@ -83,7 +92,9 @@ class Decorator(Generic[Ignored]):
             ConfigError: it is no plain function, or an option does not fit it.
             CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
         """
-        _refuse_others(fn)
+        return _placed(fn, self._cached)
+
+    def _cached(self, fn: Callable[..., Any]) -> object:
         options = self._options.for_function(fn)
         return (AsyncCachedFunction if _is_async(fn) else CachedFunction)(fn, options)
 
@@ -119,7 +130,9 @@ class ManyDecorator:
                 or an option does not fit it.
             CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
         """
-        _refuse_others(fn)
+        return _placed(fn, self._cached)
+
+    def _cached(self, fn: Callable[..., Any]) -> object:
         options = self._options.for_function(fn)
         names = list(options.rule.signature.parameters)
         if names[:1] == [self._by]:
@@ -154,13 +167,32 @@ def options_by_name(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return refusing
 
 
+def _placed(fn: object, cached: Callable[[Callable[..., Any]], object]) -> object:
+    """Return what `cached` makes of a function, or of that of a class method."""
+    if isinstance(fn, classmethod):
+        _refuse_others(fn.__func__)
+        return OfClass(cached(fn.__func__))
+    _refuse_others(fn)
+    assert inspect.isfunction(fn)
+    if not CLASSMETHOD_CHAINS and _looks_like_a_class_method(fn):
+        raise ConfigError(
+            f"{fn.__qualname__}: put @cached above @classmethod; below it, from Python 3.13 on, "
+            "invalidate and its like would not know the class"
+        )
+    return cached(fn)
+
+
+def _looks_like_a_class_method(fn: FunctionType) -> bool:
+    return is_in_class_body(fn) and next(iter(inspect.signature(fn).parameters), "") == "cls"
+
+
 def _is_async(fn: Callable[..., object]) -> bool:
     """Return whether calls are to be awaited, also behind decorators that use functools.wraps."""
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(inspect.unwrap(fn))
 
 
 def _refuse_others(fn: object) -> None:
-    if isinstance(fn, staticmethod | classmethod | property):
+    if isinstance(fn, staticmethod | property):
         raise ConfigError(
             f"cached: put @{type(fn).__name__} above @cached, so that it gets the function"
         )

@@ -158,14 +158,17 @@ def _refuse_keyless_method(
     first = next(iter(parameters), "")
     if first not in ("self", "cls") or first in ignored:
         return
-    if "." not in fn.__qualname__.rpartition("<locals>.")[2]:
-        return
-    if not _class_body_has_cache_key():
+    if is_in_class_body(fn) and not _class_body_has_cache_key():
         raise CacheKeyError(
             f"{function}: objects have no stable key; say ignore=({first!r},) when the result "
             "does not depend on the object, spell the key with key=, or define __cache_key__ in "
             "the class above this method (an inherited one by `__cache_key__ = Base.__cache_key__`)"
         )
+
+
+def is_in_class_body(fn: Callable[..., object]) -> bool:
+    """Return whether `fn` was defined there."""
+    return "." in fn.__qualname__.rpartition("<locals>.")[2]
 
 
 def _class_body_has_cache_key() -> bool:

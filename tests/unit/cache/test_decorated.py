@@ -12,8 +12,8 @@ import fastapi
 import pytest
 from fastapi.testclient import TestClient
 
-from datakit.cache import Cache
-from datakit.errors import CacheKeyError
+from datakit.cache import Cache, decorator
+from datakit.errors import CacheKeyError, ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,8 +58,8 @@ class Shop:
         """The docstring of stock."""
         return n
 
-    @classmethod
     @cache.cached(ttl=60, ignore=("cls",))
+    @classmethod
     def kind(cls, n: int) -> str:
         return f"{cls.__name__} {n}"
 
@@ -75,8 +75,14 @@ class Shop:
         """The docstring of kinds."""
         return {n: f"kind {n}" for n in ids}
 
+    @cache.cached(ttl=60, key="area:{cls.__name__}:{n}")
     @classmethod
+    async def area(cls, n: int) -> str:
+        """The docstring of area."""
+        return f"{cls.__name__} {n}"
+
     @cache.cached_many(ttl=60, by="ids", ignore=("cls",))
+    @classmethod
     def labels(cls, ids: Sequence[int]) -> dict[int, str]:
         return {n: f"{cls.__name__} {n}" for n in ids}
 
@@ -244,6 +250,74 @@ def test_class_and_static_methods() -> None:
     shop: Any = Shop()  # mypy knows a static method on its class alone
     assert Shop.twice(7) == shop.twice(7) == 14
     assert Shop.twice.peek(7) == 14
+
+
+def test_class_method_knows_the_class_that_it_is_called_on() -> None:
+    """In its helpers, too: nothing is shared with a subclass that the key does not name."""
+    for shop in (Shop, Market):
+        area: Any = shop.area
+        name = shop.__name__
+        assert asyncio.run(area(7)) == asyncio.run(area.refresh(7)) == f"{name} 7"
+        assert asyncio.run(shop().area(7)) == f"{name} 7"
+        assert area.key(7) == f"area:{name}:7"
+        assert asyncio.run(pickle.loads(pickle.dumps(area))(7)) == f"{name} 7"
+        assert (area.__name__, area.__doc__) == ("area", "The docstring of area.")
+        assert area == shop.area
+    assert Shop.area != Market.area
+    Shop.kind.put("put", 7)
+    assert Market.kind(7) == "put", "as ignore says"
+    Shop.kind.invalidate(7)
+
+
+def test_classmethod_above_cached() -> None:
+    """Works where `classmethod` lets the helpers know the class; elsewhere it is refused."""
+
+    def declare() -> Any:
+        class Old:
+            @classmethod
+            @cache.cached(ttl=60, ignore=("cls",))
+            def kind(cls, n: int = 0) -> str:
+                return f"{cls.__name__} {n}"
+
+            @classmethod
+            @cache.cached_many(ttl=60, by="ids", ignore=("cls",))
+            def labels(cls, ids: Sequence[int]) -> dict[int, str]:
+                return {n: f"{cls.__name__} {n}" for n in ids}
+
+        return Old
+
+    if not decorator.CLASSMETHOD_CHAINS:
+        with pytest.raises(ConfigError, match="put @cached above @classmethod"):
+            declare()
+        return
+    old = declare()
+    assert old.kind(7) == old().kind.peek(7) == old.kind.refresh(7) == "Old 7"
+    old.kind.invalidate(7)
+    assert old.kind.peek(7) is None
+    assert old.labels([7]) == old.labels.peek([7]) == {7: "Old 7"}
+
+
+def test_classmethod_above_cached_is_refused_from_python_3_13_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An invalidate that takes its first argument for the class would be of another key."""
+    monkeypatch.setattr(decorator, "CLASSMETHOD_CHAINS", False)
+    with pytest.raises(ConfigError, match="put @cached above @classmethod"):
+
+        class Old:
+            @classmethod
+            @cache.cached(ttl=60, ignore=("cls",))
+            @logged
+            def kind(cls, n: int = 0) -> str:
+                return f"{cls.__name__} {n}"
+
+    class New:
+        @cache.cached(ttl=60, ignore=("cls",))
+        @classmethod
+        def kind(cls, n: int = 0) -> str:
+            return f"{cls.__name__} {n}"
+
+    assert New.kind(7) == New.kind.peek(7) == "New 7"
 
 
 @pytest.mark.parametrize("shop", [Shop, Market])
