@@ -1,6 +1,6 @@
 """What a type checker sees of a cached function. Run by mypy and pyright, not by pytest."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, assert_type
 
@@ -152,6 +152,21 @@ async def sizes(ids: Sequence[str]) -> dict[str, float]:
     return dict.fromkeys(ids, 1.0)
 
 
+@cache.cached_many(ttl="5m", by="ids")
+def listed(ids: list[int]) -> dict[int, str]:
+    return dict.fromkeys(ids, "")
+
+
+@cache.cached_many(ttl="5m", by="ids")
+async def iterated(ids: Iterable[str], lang: str = "en") -> dict[str, str]:
+    return dict.fromkeys(ids, lang)
+
+
+@cache.cached_many(ttl="5m", by="ids")  # type: ignore[arg-type]  # pyright: ignore
+def of_a_tuple(ids: tuple[int, ...]) -> dict[int, str]:
+    return dict.fromkeys(ids, "")
+
+
 class Warehouse:
     @cache.cached_many(ttl="5m", by="ids", ignore=("self",))
     def stock(self, ids: Sequence[int]) -> dict[int, bytes]:
@@ -169,6 +184,12 @@ async def batches() -> None:
     assert_type(await sizes(["a"]), dict[str, float])
     assert_type(await sizes.peek(["a"]), dict[str, float])
     await sizes.invalidate(["a"])
+    assert_type(listed([1]), dict[int, str])
+    assert_type(listed((1, 2)), dict[int, str])
+    listed.invalidate([1])
+    assert_type(await iterated(["a"], lang="de"), dict[str, str])
+    listed(["1"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await iterated([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     assert_type(Warehouse().stock([1]), dict[int, bytes])
     Warehouse().stock.invalidate([1])
     names(["1"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]

@@ -226,8 +226,9 @@ class Cache:
         Values are kept one by one: a call reads all in one round trip, runs the function once for
         those that are missing, and stores what it returned in one round trip.
 
-        by: the name of the parameter with the ids, the first one (after `self`). In `key`, it
-            stands for one id. The other options are those of `cached`.
+        by: the name of the parameter with the ids, the first one (after `self`). The function gets
+            a list, whatever sequence the caller gave. In `key`, the name stands for one id. The
+            other options are those of `cached`.
 
         Raises:
             ConfigError: an option is of no use; raised where the function is decorated.

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from functools import wraps
 from types import FunctionType
 from typing import (
@@ -108,19 +108,19 @@ class ManyDecorator:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
-        self, fn: Callable[Concatenate[Sequence[K], P], Coroutine[Any, Any, Mapping[K, V]]]
+        self, fn: Callable[Concatenate[list[K], P], Coroutine[Any, Any, Mapping[K, V]]]
     ) -> AsyncCachedMany[K, V, P]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
-        self, fn: Callable[Concatenate[Sequence[K], P], Mapping[K, V]]
+        self, fn: Callable[Concatenate[list[K], P], Mapping[K, V]]
     ) -> CachedMany[K, V, P]: ...
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload]
-        self, fn: Callable[Concatenate[S, Sequence[K], P], Coroutine[Any, Any, Mapping[K, V]]]
+        self, fn: Callable[Concatenate[S, list[K], P], Coroutine[Any, Any, Mapping[K, V]]]
     ) -> AsyncManyMethod[K, V, P]: ...
     @overload
     def __call__(
-        self, fn: Callable[Concatenate[S, Sequence[K], P], Mapping[K, V]]
+        self, fn: Callable[Concatenate[S, list[K], P], Mapping[K, V]]
     ) -> ManyMethod[K, V, P]: ...
     def __call__(self, fn: Callable[..., Any]) -> object:
         """Return the cached function.

@@ -15,13 +15,13 @@ P = ParamSpec("P")
 class AsyncCachedMany(Generic[K, V, P]):
     """A coroutine function from ids to a dict, whose results are kept one by one."""
 
-    __wrapped__: Callable[Concatenate[Sequence[K], P], Coroutine[Any, Any, Mapping[K, V]]]
+    __wrapped__: Callable[Concatenate[list[K], P], Coroutine[Any, Any, Mapping[K, V]]]
     __name__: str
     __qualname__: str
 
     def __init__(
         self,
-        fn: Callable[Concatenate[Sequence[K], P], Coroutine[Any, Any, Mapping[K, V]]],
+        fn: Callable[Concatenate[list[K], P], Coroutine[Any, Any, Mapping[K, V]]],
         options: FunctionOptions,
     ) -> None:
         update_wrapper(cast("Any", self), fn)
