@@ -3,6 +3,8 @@
 import pickle
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +55,15 @@ def test_a_part_loads_none_of_the_heavy_modules_it_may_never_need(
 def test_public_names_are_exactly_these() -> None:
     assert set(datakit.__all__) == PUBLIC
     assert all(getattr(datakit, name) is not None for name in PUBLIC)
+
+
+@pytest.mark.parametrize(
+    "package", ["", ".cache", ".testing", ".db", ".dns", ".auth", ".resilience"]
+)
+def test_the_reference_lists_every_public_name(package: str) -> None:
+    reference = Path(__file__).parents[2] / "docs" / "api.md"
+    listed = {line.rpartition(".")[2] for line in reference.read_text().splitlines()}
+    assert set(import_module(f"datakit{package}").__all__) <= listed
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

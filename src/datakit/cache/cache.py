@@ -67,6 +67,7 @@ class Cache:
         resilience4j's bulkhead.)
     max_items, max_bytes: what memory:// keeps, one of the two; 10,000 items by default.
     refresh_threads: threads that load values behind the backs of threads; 0: callers do it.
+        `close` and the interpreter's exit wait for their loads.
     on_invalidate_error: "raise" `CacheUnavailableError`, or "queue": try again until it succeeds.
 
     Raises:
@@ -255,7 +256,11 @@ class Cache:
 
     def close(self) -> None:
         """Close the connections of threads (memory:// forgets everything); the next use opens
-        new ones. Those of tasks are closed by `aio.close`."""
+        new ones. Those of tasks are closed by `aio.close`.
+
+        Waits for the loads of `refresh_threads`, as the interpreter does at its exit: for as long
+        as the function takes, which `load_timeout` bounds where the function heeds `deadline`.
+        """
         self._fetcher.close()
 
 

@@ -81,5 +81,5 @@ class AsyncCache:
 
     async def close(self) -> None:
         """Close the running loop's connections (memory:// forgets everything); the next use
-        opens new ones."""
+        opens new ones. Loads behind callers' backs are cancelled, and waited for until they end."""
         await self._fetcher.close()
