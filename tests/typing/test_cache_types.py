@@ -315,6 +315,11 @@ async def functions_whose_first_argument_may_be_a_class() -> None:
     assert_type(await of_all.peek(), int | None)
 
 
+def what_is_not_there_yet() -> None:
+    Cache(l1=cache)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    cached(ttl=60, tags=["a"])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
 async def options_of_any_type(ignored: Any, **options: Any) -> None:
     @cache.cached(ttl=60, ignore=ignored)
     def one(n: int) -> int:

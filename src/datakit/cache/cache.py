@@ -50,7 +50,7 @@ class Cache:
     url: `memory://`, `redis://user:password@host:port/db`, `rediss://...` (verified TLS;
         `?ssl_ca_certs=` names certificates to trust beside the system's) or
         `memcached://host:port`.
-    namespace: letters, digits, `.`, `_`, `-`; put before every key.
+    namespace: letters, digits, `.`, `_`, `-`; put before every key. l1: not available yet.
     codec: "msgpack", "json" or `SignedPickle(key)`. envelope: False stores the value alone, as
         other programs do; nothing is then known of its age and type.
     encrypt: AES keys by their ids; the first one encrypts, all decrypt. compress_over: bytes
@@ -80,7 +80,7 @@ class Cache:
         url: str = "memory://",
         *,
         namespace: str = "",
-        l1: object = None,
+        l1: None = None,
         codec: CodecName = "msgpack",
         envelope: bool = True,
         encrypt: Mapping[str, bytes] | None = None,

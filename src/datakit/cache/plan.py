@@ -53,7 +53,6 @@ class ClassMethodOptions(SharedOptions, total=False):
     refresh_ahead: float | None
     stale_while_revalidate: Ttl
     soft_load_timeout: Duration | None
-    tags: Collection[str]
 
 
 class CachedOptions(ClassMethodOptions, total=False):
@@ -81,16 +80,13 @@ class Options:
         Raises:
             ConfigError: one is unknown, of no use, or not there yet.
         """
+        if "tags" in options:
+            raise ConfigError("tags=: not available yet; invalidate by arguments or by key")
         unknown = sorted(options.keys() - kind.__optional_keys__)
         if unknown:
             known = ", ".join(sorted(kind.__optional_keys__))
             raise ConfigError(f"{unknown[0]}=: no such option here; there are ttl, {known}")
-        if options.get("tags"):
-            raise ConfigError(
-                "cached(tags=...): not available yet; invalidate by arguments or by key"
-            )
         wishes: dict[str, Any] = dict(options)
-        wishes.pop("tags", None)
         key, version = wishes.pop("key", None), wishes.pop("version", None)
         ignore = wishes.pop("ignore", ())
         return cls(fetchers, Wishes(ttl, **wishes), key, ignore, version)

@@ -51,6 +51,18 @@ def test_mistaken_option_of_a_function_is_named(decorator: Any, name: str, value
         decorator(**{"ttl": 60, name: value})(same)
 
 
+def test_what_is_not_there_yet_says_so() -> None:
+    """The in-process level, and tags of every kind of function."""
+    with pytest.raises(ConfigError, match=r"Cache\(l1=\.\.\.\): not available yet"):
+        Cache(l1=Cache())  # type: ignore[arg-type]
+    for decorator in (cached, Cache().cached):
+        with pytest.raises(ConfigError, match="tags=: not available yet"):
+            decorator(ttl=60, tags=["a"])  # type: ignore[call-overload]
+    for many in (cached_many, Cache().cached_many):
+        with pytest.raises(ConfigError, match="tags=: not available yet"):
+            many(ttl=60, by="ids", tags=["a"])  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize("name", ["ttl", "cache_if"])
 def test_rule_of_the_result_is_not_awaited(name: str) -> None:
     """A coroutine would be taken for a yes."""
