@@ -13,6 +13,7 @@ from datakit.cache.cache_async import AsyncCache
 from datakit.cache.codec import Codec, CodecName, SignedPickle, codec_of, plain_codec
 from datakit.cache.core import Core
 from datakit.cache.decorator import Decorator, ManyDecorator, options_by_name
+from datakit.cache.entry import Freshness
 from datakit.cache.envelope import Bare, Envelope, SealedEnvelope
 from datakit.cache.explain import Explanation, explained, plan_of
 from datakit.cache.fetch import Fetcher
@@ -218,7 +219,7 @@ class Cache:
             ConfigError: an option is of no use; raised where the function is decorated.
             CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
         """
-        return Decorator(Options.given(lambda: self.fetchers, ttl, options, CachedOptions))
+        return Decorator(self._given(ttl, options, CachedOptions))
 
     @options_by_name('ttl="5m", by="ids"')
     def cached_many(self, *, ttl: TtlOf, by: str, **options: Unpack[ManyOptions]) -> ManyDecorator:
@@ -235,7 +236,16 @@ class Cache:
             ConfigError: an option is of no use; raised where the function is decorated.
             CacheKeyError: a method without `ignore=("self",)`, `key=` or `__cache_key__`.
         """
-        return ManyDecorator(Options.given(lambda: self.fetchers, ttl, options, ManyOptions), by)
+        return ManyDecorator(self._given(ttl, options, ManyOptions), by)
+
+    def _given(self, ttl: TtlOf, options: Mapping[str, Any], kind: Any) -> Options:
+        given = Options.given(lambda: self.fetchers, ttl, options, kind)
+        if type(self._core.envelope) is Bare and given.wishes.freshness != Freshness():
+            raise ConfigError(
+                "Cache(envelope=False): a value alone does not say how old it is; refresh_ahead=, "
+                "stale_while_revalidate= and stale_if_error= need the envelope"
+            )
+        return given
 
     def explain(self, fn: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Return what the call `fn(*args, **kwargs)` would find, without running or storing.

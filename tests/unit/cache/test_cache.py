@@ -281,3 +281,14 @@ def test_renewals_of_many_threads_get_in_nobodys_way() -> None:
             list(pool.map(renew, range(1, 9)))
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"refresh_ahead": 0.5}, {"stale_while_revalidate": 5}, {"stale_if_error": "1h"}],
+)
+def test_values_alone_are_not_served_by_their_age(options: Any) -> None:
+    """They do not tell it."""
+    cache = Cache("redis://127.0.0.1:1", codec="json", envelope=False)
+    with pytest.raises(ConfigError, match="envelope"):
+        cache.cached(ttl=60, **options)

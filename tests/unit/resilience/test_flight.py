@@ -289,6 +289,7 @@ def interrupted_at(nth: int, work: Callable[[], object]) -> bool:
 
 
 def test_no_interrupt_of_the_first_leaves_others_waiting() -> None:
+    nth = 0
     for nth in count(1):
         flights = SingleFlight[int]()
         with ThreadPoolExecutor(2) as pool:
