@@ -25,6 +25,17 @@ Claim: TypeAlias = "Future[Loaded[Any] | Abandoned]"
 """Ends with what was loaded, or the load's error."""
 
 
+class Mine(dict[str, Claim]):
+    """What one batch has claimed. It is abandoned with the batch, wherever that was interrupted."""
+
+    def __init__(self, claims: "Claims") -> None:
+        super().__init__()
+        self._claims = claims
+
+    def __del__(self) -> None:
+        self._claims.abandon(self)
+
+
 class Claims:
     """The keys that batches of this process load. Nothing here waits."""
 
@@ -37,9 +48,9 @@ class Claims:
         self._lock = RLock()  # what the garbage collector ends may forget a key while we hold it
         self._claims: dict[str, Claim] = {}
 
-    def claim(self, keys: Iterable[str]) -> tuple[dict[str, Claim], dict[str, Claim]]:
+    def claim(self, keys: Iterable[str]) -> tuple[Mine, dict[str, Claim]]:
         """Return the keys that are ours to load, and those that others do load."""
-        mine: dict[str, Claim] = {}
+        mine = Mine(self)
         others: dict[str, Claim] = {}
         with self._lock:
             for key in keys:
@@ -47,8 +58,10 @@ class Claims:
                 if theirs is not None:
                     others[key] = theirs
                     continue
-                mine[key] = self._claims[key] = Future()
-                mine[key].set_running_or_notify_cancel()  # a waiter's cancel does not end it
+                claim: Claim = Future()
+                mine[key] = claim
+                claim.set_running_or_notify_cancel()  # a waiter's cancel does not end it
+                self._claims[key] = claim
         return mine, others
 
     def forget(self, key: str) -> None:

@@ -12,7 +12,7 @@ from datakit.errors import ConfigError
 from datakit.testing import _guard, _reaper
 from datakit.testing._account import Account, can_execute, give, server_account
 
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
+_INHERITED = ("PATH", "LD_LIBRARY_PATH")
 
 
 class ServerProcess:
@@ -77,7 +77,7 @@ class RunDirectory:
         done = subprocess.run(  # noqa: S603 - our own arguments
             argv,
             cwd=self.path,
-            env=_environment(),
+            env=_environment(self.path),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -98,7 +98,7 @@ class RunDirectory:
             process = subprocess.Popen(  # noqa: S603 - our own arguments
                 argv,
                 cwd=cwd,
-                env=_environment(),
+                env=_environment(self.path),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -128,7 +128,10 @@ def _ids(account: Account | None) -> tuple[int | None, int | None, list[int] | N
     return (None, None, None) if account is None else (account.uid, account.gid, [])
 
 
-def _environment() -> dict[str, str]:
-    """Only what finds programs and libraries: PGDATA and its kind must not reach a server."""
+def _environment(temporary: Path) -> dict[str, str]:
+    """Only what finds programs and libraries: PGDATA and its kind must not reach a server.
+
+    temporary: where a server that is killed may leave its temporary files.
+    """
     kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return {**kept, "LC_ALL": "C", "TZ": "UTC"}
+    return {**kept, "LC_ALL": "C", "TZ": "UTC", "TMPDIR": str(temporary)}

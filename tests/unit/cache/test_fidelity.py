@@ -115,6 +115,7 @@ def doubled(point: Point) -> Point:
     [
         (NAN, float("nan")),
         ([1.0, NAN, "a"], [1.0, float("nan"), "a"]),
+        ([1, 2.5, "a"], [1.0, 2.5, "a"]),  # where a float is declared
         ({"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}),
         ({(1, "a"): 2}, {(1, "a"): 2}),
         ({"ab", "cd", 3}, {3, "cd", "ab"}),
@@ -152,9 +153,10 @@ def test_the_same(before: Any, after: Any) -> None:
     ("before", "after", "place"),
     [
         (1, True, ": int becomes bool"),
-        (1, 1.0, ": int becomes float"),
+        (2**53 + 1, 2.0**53, ": int becomes float"),
+        (1.0, 1, ": float becomes int"),
         ([1, [2, True]], [1, [2, 1]], "[1][1]: bool becomes int"),
-        ([*range(99)], [*range(98), 98.0], "[98]: int becomes float"),
+        ([*range(99)], [*range(98), "98"], "[98]: int becomes str"),
         ([1, 2], [1], ": another list"),
         ((1, 2), [1, 2], ": tuple becomes list"),
         ({1: "a"}, {"1": "a"}, ".keys(): int becomes str"),
