@@ -259,25 +259,35 @@ def codec_for(returned: object, name: str, codec: CodecName, version: str) -> Co
     if returned is Any or returned is object:
         return Codec(plain._encode, plain._decode, _hash(version) if version else 0)
     try:
-        return _typed(returned, codec, version)
+        typed = _typed if _is_hashable(returned) else _typed.__wrapped__
+        return typed(returned, codec, version)
     except (TypeError, RuntimeError) as exc:  # the latter where pydantic knows no schema
         raise ConfigError(f"{name}: {exc}") from exc
+
+
+def _is_hashable(returned: object) -> bool:
+    """Return False for a type that is annotated with what has no hash."""
+    try:
+        hash(returned)
+    except TypeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1000)
 def _typed(returned: object, codec: str, version: str) -> Codec[Any]:
     """Return the codec of a type, or raise a TypeError that says why there is none."""
+    adapter = _pydantic(returned)
+    if adapter is not None:
+        return _pydantic_codec(adapter, version)
     kind = cast("type[Any]", returned)
     nodes = list(_nodes(msgspec.inspect.type_info(kind), set()))
     unknown = _unknown_type(nodes)
     if unknown is not None:
-        adapter = _pydantic(returned)
-        if adapter is None:
-            raise TypeError(
-                f"values of type {unknown} cannot be stored; return a dataclass, a msgspec "
-                "Struct, a TypedDict, a NamedTuple or plain data"
-            )
-        return _pydantic_codec(adapter, version)
+        raise TypeError(
+            f"values of type {unknown} cannot be stored; return a dataclass, a msgspec "
+            "Struct, a TypedDict, a NamedTuple or plain data"
+        )
     fingerprint = _hash(f"{_schema(kind)}/{version}")
     if codec == "json":
         return Codec(_ENCODE[codec], msgspec.json.Decoder(kind).decode, fingerprint)

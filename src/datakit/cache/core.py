@@ -132,6 +132,9 @@ class Core:
         """Forget who loads what; called in a forked child, whose threads are gone."""
         self._lock = RLock()  # what the garbage collector ends may end a renewal while we hold it
         self._renewals: dict[str, float] = {}
+        """Until when those under way count."""
+        self._renewed: BoundedDict[str, float] = BoundedDict(MAX_REMEMBERED)
+        """Until when those that ended are not begun again."""
         self._unkept: BoundedDict[str, float] = BoundedDict(MAX_REMEMBERED)
 
     def key(self, name: str) -> str:
@@ -289,7 +292,7 @@ class Core:
         lease: seconds after which it counts as given up, as by a loop that was closed.
         """
         now = self.monotonic()
-        if self._renewals.get(key, 0.0) > now:
+        if self._renewals.get(key, 0.0) > now or self._renewed.get(key, 0.0) > now:
             return False
         with self._lock:
             if len(self._renewals) >= self.bulkhead.limit:
@@ -302,7 +305,8 @@ class Core:
     def end_renewal(self, key: str) -> None:
         """End what `begin_renewal` began."""
         with self._lock:
-            self._renewals[key] = self.monotonic() + RENEWED_AGAIN
+            self._renewals.pop(key, None)
+            self._renewed[key] = self.monotonic() + RENEWED_AGAIN
 
     def replacement(
         self, values: Mapping[str, T], policy: Policy[T]

@@ -183,6 +183,8 @@ def _placed(fn: object, cached: Callable[[Callable[..., Any]], object]) -> objec
 
 
 def _looks_like_a_class_method(fn: FunctionType) -> bool:
+    if fn.__name__.startswith("__"):  # such as __class_getitem__, a class method of itself
+        return False
     return is_in_class_body(fn) and next(iter(inspect.signature(fn).parameters), "") == "cls"
 
 

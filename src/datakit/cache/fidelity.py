@@ -28,6 +28,9 @@ _COMPARED: Final = frozenset(
 """Types (exactly these) whose values say all there is to say when they compare; a path's other
 attributes are notes to itself."""
 
+DEEPEST: Final = 20
+"""Steps to the place of a change that are told."""
+
 _REMADE: Final = "__pydantic_fields_set__"
 """An attribute that says how an object was made; no two models are unequal by it."""
 
@@ -44,11 +47,17 @@ _RECORD: Final = (
 def is_same(before: list[Any], after: list[Any]) -> bool:
     """Return whether these are equal values, each of the type of its other, all the way down.
 
-    NaN is NaN; a time keeps its offset, whatever the class of its zone. An int may become the equal
-    float, which it stands for where a float is declared. Source: PEP 484, "The numeric tower".
-    Objects are the same when their attributes are, whatever they say to `==`. What compares
-    otherwise may raise anything.
+    Two objects that are being compared already, further up, count as the same: one may hold another
+    that holds it. NaN is NaN; a time keeps its offset, whatever the class of its zone. An int may
+    become the equal float, which it stands for where a float is declared. Source: PEP 484, "The
+    numeric tower". Objects are the same when their attributes are, whatever they say to `==`. What
+    compares otherwise may raise anything.
     """
+    return _are_same(before, after, set())
+
+
+def _are_same(before: list[Any], after: list[Any], seen: set[tuple[int, int]]) -> bool:
+    """Return what `is_same` does. seen: the objects that were compared, or are being."""
     kinds, wanted = list(map(type, before)), list(map(type, after))
     if kinds != wanted:
         if not all(map(_is_promoted, before, after)):
@@ -58,20 +67,26 @@ def is_same(before: list[Any], after: list[Any]) -> bool:
     if not composite:
         return _are_equal(before, after)
     if len(composite) == 1 and kinds.count(kinds[0]) == len(kinds):
-        return _is_alike(kinds[0], before, after)
+        return _is_alike(kinds[0], before, after, seen)
     atoms = list(map(ATOMS.__contains__, kinds))
     if not _are_equal(list(compress(before, atoms)), list(compress(after, atoms))):
         return False
     for kind in composite:
         chosen = list(map(is_, kinds, repeat(kind)))
-        if not _is_alike(kind, list(compress(before, chosen)), list(compress(after, chosen))):
+        some, others = list(compress(before, chosen)), list(compress(after, chosen))
+        if not _is_alike(kind, some, others, seen):
             return False
     return True
 
 
-def change(before: object, after: object) -> str:
-    """Return where two values that are not the same begin to differ: types, names, no value."""
+def change(before: object, after: object, depth: int = 0) -> str:
+    """Return where two values that are not the same begin to differ: types, names, no value.
+
+    depth: of the place so far; it is not looked for below `DEEPEST`.
+    """
     kind = type(before)
+    if depth == DEEPEST:
+        return "..."
     if kind is not type(after):
         return f": {kind.__qualname__} becomes {type(after).__qualname__}"
     names, some, others = _children(before, after)
@@ -84,7 +99,7 @@ def change(before: object, after: object) -> str:
             low = middle
         else:
             high = middle
-    return names(low) + change(some[low], others[low])
+    return names(low) + change(some[low], others[low], depth + 1)
 
 
 def _is_promoted(before: object, after: object) -> bool:
@@ -98,7 +113,9 @@ def _promoted(before: object, after: object) -> object:
     return before if type(before) is type(after) else after
 
 
-def _is_alike(kind: type[Any], before: list[Any], after: list[Any]) -> bool:
+def _is_alike(
+    kind: type[Any], before: list[Any], after: list[Any], seen: set[tuple[int, int]]
+) -> bool:
     """Return whether values that are all of one type, no atom, are the same."""
     if all(map(is_, before, after)):
         return True
@@ -107,16 +124,36 @@ def _is_alike(kind: type[Any], before: list[Any], after: list[Any]) -> bool:
     if kind in _COMPARED:
         return before == after
     if issubclass(kind, msgspec.Struct) and not kind.__dictoffset__:
+        some, others = _unseen(before, after, seen)
         fields = map(attrgetter, kind.__struct_fields__)
-        return all(is_same(list(map(get, before)), list(map(get, after))) for get in fields)
+        return all(_are_same([*map(get, some)], [*map(get, others)], seen) for get in fields)
     base, parts = next((found for found in _PARTS if issubclass(kind, found[0])), (None, None))
-    if parts is not None and not all(map(is_same, parts(before), parts(after))):
+    if parts is not None and not all(map(_are_same, parts(before), parts(after), repeat(seen))):
         return False
-    return kind is base or _have_same_attributes(kind, before, after, is_whole=parts is None)
+    if kind is base:
+        return True
+    before, after = _unseen(before, after, seen)
+    return _have_same_attributes(kind, before, after, seen, is_whole=parts is None)
+
+
+def _unseen(
+    before: list[Any], after: list[Any], seen: set[tuple[int, int]]
+) -> tuple[list[Any], list[Any]]:
+    """Return the objects that are to be compared for the first time, and remember them."""
+    ids = zip(map(id, before), map(id, after), strict=True)
+    pairs = dict(zip(ids, zip(before, after, strict=True), strict=True))
+    new = [pair for both, pair in pairs.items() if both not in seen]
+    seen.update(pairs)
+    return [pair[0] for pair in new], [pair[1] for pair in new]
 
 
 def _have_same_attributes(
-    kind: type[Any], before: list[Any], after: list[Any], *, is_whole: bool
+    kind: type[Any],
+    before: list[Any],
+    after: list[Any],
+    seen: set[tuple[int, int]],
+    *,
+    is_whole: bool,
 ) -> bool:
     """Return whether objects of a type are the same in their attributes.
 
@@ -129,9 +166,10 @@ def _have_same_attributes(
             return False
     if list(map(dict.keys, some)) != list(map(dict.keys, others)):
         return False
-    return is_same(
+    return _are_same(
         _flat(map(dict.values, some)),
         [held[name] for names, held in zip(some, others, strict=True) for name in names],
+        seen,
     )
 
 

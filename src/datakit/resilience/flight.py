@@ -89,8 +89,11 @@ class SingleFlight(Generic[T]):
                 mine.ended = True  # first, and no call: no interrupt comes between
                 if flight is mine:
                     self._land(key, mine)
-            if flight.leader == get_ident() and not flight.ended:
-                return work()  # which asks for its own key: sharing would hang
+            if flight.ended:  # just now, or where an interrupt kept it from being taken away
+                self._land(key, flight)
+                continue
+            if flight.leader == get_ident():  # the work asks for its own key: sharing would hang
+                return work()
             limits = [s for s in (wait, deadline.remaining()) if s is not None]
             if not flight.wait(min(limits, default=None)):
                 raise over(f"waiting for another to load {key!r}")

@@ -16,6 +16,7 @@ from datakit import events
 from datakit.cache import Cache, cached, default
 from datakit.cache.backends.memory import AsyncMemoryBackend
 from datakit.cache.codec import plain_codec
+from datakit.cache.core import RENEWED_AGAIN
 from datakit.cache.policy import LEASE
 from datakit.cache.suspects import MAX_SUSPECTS, Suspects
 from datakit.cache.ttl import lifetime
@@ -263,6 +264,16 @@ def test_a_renewal_that_never_ends_counts_for_the_time_of_its_lease(clock: FakeC
     assert [core.begin_renewal(key, 10.0) for key in "aabc"] == [True, False, True, False]
     clock.advance(10.0)
     assert core.begin_renewal("c", 10.0)
+
+
+def test_renewals_that_have_ended_keep_no_others_from_theirs(clock: FakeClock) -> None:
+    core = Cache(clock=clock, max_loads=2).fetchers.core
+    for n in range(100):
+        assert core.begin_renewal(str(n), 10.0)
+        core.end_renewal(str(n))
+    assert not core.begin_renewal("7", 10.0)  # it may have failed: not at once again
+    clock.advance(RENEWED_AGAIN)
+    assert core.begin_renewal("7", 10.0)
 
 
 def test_renewals_of_many_threads_get_in_nobodys_way() -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator  # noqa: TC003 - resolved at run time
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import Any, NamedTuple, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -107,6 +107,8 @@ def partial() -> Partial: ...  # type: ignore[empty-body]
 def aliased() -> Aliased: ...  # type: ignore[empty-body]
 def closed() -> Closed: ...  # type: ignore[empty-body]
 def event() -> Event: ...  # type: ignore[empty-body]
+def either() -> Base | Aliased: ...  # type: ignore[empty-body]
+def measured() -> Annotated[int, {"unit": "s"}]: ...  # type: ignore[empty-body]
 def decimal() -> Decimal: ...  # type: ignore[empty-body]
 def number() -> int: ...  # type: ignore[empty-body]
 def moments() -> list[datetime]: ...  # type: ignore[empty-body]
@@ -126,6 +128,8 @@ def unresolved() -> Missing: ...  # type: ignore[name-defined]  # noqa: F821
         (mapping, {1: (Decimal("2.5"), timedelta(seconds=3))}),
         (anything, {"a": [1, None]}),
         (bases, [Base(id=1)]),
+        (either, Base(id=1)),
+        (measured, 5),
         (aliased, Aliased.model_validate({"BOTH": 1, "READ": 2, "written": 3})),
     ],
 )

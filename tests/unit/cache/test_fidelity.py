@@ -224,3 +224,59 @@ TREES = st.recursive(
 def test_what_has_another_repr_is_not_the_same(before: Any, after: Any) -> None:
     """These say in their repr all that they are."""
     assert is_same([before], [after]) is (repr(before) == repr(after))
+
+
+@dataclass
+class Node:
+    """One of a tree whose nodes know their parents."""
+
+    name: str
+    children: "list[Node]" = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.parent: Node | None = None
+        for child in self.children:
+            child.parent = self
+
+
+class Line(pydantic.BaseModel):
+    sku: str
+    _order: Any = pydantic.PrivateAttr(None)
+
+
+class Order(pydantic.BaseModel):
+    lines: list[Line]
+
+    def model_post_init(self, _: Any) -> None:
+        for line in self.lines:
+            line._order = self
+
+
+class Leaf(msgspec.Struct):
+    leaves: "list[Leaf]" = []
+    root: Any = None
+
+    def __post_init__(self) -> None:
+        for leaf in self.leaves:
+            leaf.root = self
+
+
+def tree(last: str = "9") -> Node:
+    return Node("root", [Node("a", [Node(str(n)) for n in range(9)]), Node("b", [Node(last)])])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        tree,
+        lambda: Order(lines=[Line(sku=str(n)) for n in range(10)]),
+        lambda: Leaf([Leaf([Leaf(), Leaf()]), Leaf()]),
+    ],
+)
+def test_objects_that_hold_each_other(make: Any) -> None:
+    assert is_same([make()], [make()])
+
+
+def test_a_change_among_objects_that_hold_each_other() -> None:
+    assert not is_same([tree()], [tree("10")])
+    assert change(tree(), tree("10"))

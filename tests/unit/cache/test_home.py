@@ -1,6 +1,6 @@
 """The one address that all connections of a cache lead to."""
 
-from datakit.cache.backends.route import Home
+from datakit.cache.backends.route import LOST_AFTER, Home
 from datakit.cache.backends.share import TELLING
 from datakit.dns import Address
 from datakit.dns.departures import GRACE
@@ -28,7 +28,7 @@ def test_it_is_tried_first_also_while_the_name_may_flap() -> None:
 
 def test_one_that_failed_is_tried_last_until_it_answers() -> None:
     home = home_at(A)
-    home.is_doubted = True
+    home.losses = 1
     assert tried(home, [A, B], 0.0) == [B, A]
     assert tried(home, [B], 0.0) == [B]
     assert tried(home, [A], 0.0) == [A]
@@ -36,6 +36,16 @@ def test_one_that_failed_is_tried_last_until_it_answers() -> None:
     assert tried(home, [A, B], 0.0) == [B, A]
     home.answered()
     assert tried(home, [A, B], 0.0) == [A, B]
+
+
+def test_a_single_loss_says_nothing_to_those_who_wait_for_a_connection() -> None:
+    home = home_at(A)
+    for _ in range(LOST_AFTER):
+        assert not home.is_lost
+        home.losses += 1
+    assert home.is_lost
+    home.answered()
+    assert not home.is_lost
 
 
 def test_each_move_has_a_grace_of_its_own() -> None:

@@ -110,7 +110,7 @@ class Pool:
             if isinstance(exc, Exception):
                 self._route.judge(exc, given, self._timeout)
             raise
-        if home.is_doubted or home.silence:
+        if home.losses or home.silence:
             home.answered()
         link.used_at = now
         self._free(link)
@@ -139,7 +139,7 @@ class Pool:
             self._hand_on()  # what became free before we stood in line
             if not turn.given.acquire(timeout=seconds):
                 raise busy(seconds)
-            if self._route.home.is_doubted:
+            if self._route.home.is_lost:
                 raise TimeoutError("the server failed others that were before us")
             return turn.link, share(self._timeout, whole=whole)
         except BaseException:

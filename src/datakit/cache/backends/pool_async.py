@@ -91,7 +91,7 @@ class AsyncPool:
                 await pool.places.acquire()
         except TimeoutError as exc:
             raise busy(seconds) from exc
-        if self._route.home.is_doubted:
+        if self._route.home.is_lost:
             pool.places.release()
             raise TimeoutError("the server failed others that were before us")
 
@@ -120,7 +120,7 @@ class AsyncPool:
             await link.abort()
             raise
         home = self._route.home
-        if home.is_doubted or home.silence:
+        if home.losses or home.silence:
             home.answered()
         pool.idle.append(link)
         for reply in replies:

@@ -27,6 +27,9 @@ R = TypeVar("R", "Resolver", "AsyncResolver")
 LOOK_EVERY: Final = 1.0
 """Seconds for which a connection is used without a look at where its server's name leads."""
 
+LOST_AFTER: Final = 5
+"""Failures without an answer between them; a single lost connection says nothing of the others."""
+
 AT_LEAST: Final = 0.001
 """Seconds that a connection has for its encryption, since 0 would mean not to block."""
 
@@ -46,8 +49,9 @@ class Home:
 
     def __init__(self, host: str) -> None:
         self.ip: str | None = None
-        self.is_doubted = False
-        """Whether it failed since its last answer: where there is another, that is better."""
+        self.losses = 0
+        """Failures since its last answer. After one, another address is better, where there is one;
+        after several, those who wait for a connection need not try."""
         self.silence = 0.0
         """Seconds without an answer since the last one."""
         self._host = host
@@ -64,9 +68,14 @@ class Home:
         is_current = len(others) < len(found)
         has_left = self._departures.has_left(ip, now, is_current=is_current)
         home = [Address(ip, port)]
-        if self.is_doubted or has_left:
+        if self.losses or has_left:
             return [*others, *home] if is_current else others
         return [*home, *others]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it failed too often to be tried by those who waited behind others."""
+        return self.losses >= LOST_AFTER
 
     def settle(self, ip: str) -> None:
         """Make `ip`, to which a connection was just made, the home."""
@@ -78,7 +87,7 @@ class Home:
 
     def answered(self) -> None:
         """Take note that the home has answered."""
-        self.is_doubted = False
+        self.losses = 0
         self.silence = 0.0
 
     def is_silent(self, given: float, usual: float, now: float) -> bool:
@@ -147,7 +156,7 @@ class _Way(Generic[R]):
         if is_timeout(exc) and not self.home.is_silent(given, usual, monotonic()):
             raise over(f"{self._host} had too little time to answer") from exc
         if is_loss(exc):
-            self.home.is_doubted = True
+            self.home.losses += 1
             if self.home.ip is not None:
                 self._resolver.report_failure(self._host, self.home.ip)
 
@@ -156,7 +165,7 @@ class _Way(Generic[R]):
 
     def _lost(self, address: Address) -> None:
         if address.ip == self.home.ip:
-            self.home.is_doubted = True
+            self.home.losses = max(self.home.losses, 1)
         self._resolver.report_failure(self._host, address.ip)
 
     def _failed(self, seconds: float) -> Failed:
