@@ -12,12 +12,16 @@ for asyncio; uvloop sees to its timers before it reads."""
 class Limit:
     """Ends the block with TimeoutError at a second of the loop's clock.
 
-    `asyncio.timeout` ends it also when the loop was busy until then, and the reply is there.
+    `asyncio.timeout`, whose rules for cancelling it follows, ends a block also when the loop was
+    busy until then, and the reply is there.
     """
 
+    __slots__ = ("_cancelling", "_loop", "_task", "_timer", "_when", "is_over")
+
     def __init__(self, when: float) -> None:
+        self.is_over = False
+        """Whether the block was ended."""
         self._when = when
-        self._timeout = asyncio.timeout(None)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.Handle | None = None
 
@@ -33,22 +37,26 @@ class Limit:
         if rounds:
             self._timer = self._loop.call_soon(self._end, rounds - 1)
         else:
-            self._timeout.reschedule(self._loop.time())
+            self.is_over = True
+            self._task.cancel()
 
-    def expired(self) -> bool:
-        """Return whether the block was ended."""
-        return self._timeout.expired()
-
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        self.reschedule(self._when)
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._timer = self._loop.call_at(self._when, self._end, ROUNDS)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.reschedule(None)
-        await self._timeout.__aexit__(kind, error, traceback)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.is_over:
+            is_ours = self._task.uncancel() <= self._cancelling
+            if is_ours and kind is asyncio.CancelledError:
+                raise TimeoutError from error

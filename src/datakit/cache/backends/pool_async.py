@@ -75,16 +75,17 @@ class AsyncPool:
                 nothing of the server.
         """
         pool = self._pools.own()
-        await self._take_place(pool, whole)
+        if pool.places.locked():
+            await self._wait_in_line(pool, whole)
+        else:
+            await pool.places.acquire()
         try:
             return await self._in_place(pool, commands, whole)
         finally:
             pool.places.release()
 
-    async def _take_place(self, pool: _LoopPool, whole: bool) -> None:
-        if not pool.places.locked():
-            await pool.places.acquire()
-            return
+    async def _wait_in_line(self, pool: _LoopPool, whole: bool) -> None:
+        """Take a place, once it is our turn."""
         seconds = share(QUEUE_FOR, whole=whole)
         try:
             async with asyncio.timeout(seconds):
@@ -100,7 +101,7 @@ class AsyncPool:
         given = share(self._timeout, whole=whole)
         limit = Limit(loop.time() + given)
         try:
-            async with limit:
+            with limit:
                 link = await self._idle_link(pool, loop.time())
                 if link is None:
                     link = await self._dial(limit)
@@ -109,7 +110,7 @@ class AsyncPool:
                 return await self._exchange(pool, link, commands)
         except Exception as exc:
             self._route.judge(exc, given, self._timeout)
-            if isinstance(exc, TimeoutError) and limit.expired():
+            if isinstance(exc, TimeoutError) and limit.is_over:
                 raise TimeoutError(f"no answer from {self._name} in time") from exc
             raise
 
