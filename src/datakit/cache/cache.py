@@ -240,7 +240,7 @@ class Cache:
 
     def _given(self, ttl: TtlOf, options: Mapping[str, Any], kind: Any) -> Options:
         given = Options.given(lambda: self.fetchers, ttl, options, kind)
-        if type(self._core.envelope) is Bare and given.wishes.freshness != Freshness():
+        if not self._core.is_dated and given.wishes.freshness != Freshness():
             raise ConfigError(
                 "Cache(envelope=False): a value alone does not say how old it is; refresh_ahead=, "
                 "stale_while_revalidate= and stale_if_error= need the envelope"

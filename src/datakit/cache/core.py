@@ -28,7 +28,7 @@ from datakit.cache.entry import (
     decide,
     expiry,
 )
-from datakit.cache.envelope import Bare, Envelope
+from datakit.cache.envelope import Envelope
 from datakit.cache.nesting import loads
 from datakit.cache.policy import LEASE, Policy
 from datakit.cache.stats import CacheStats
@@ -109,6 +109,8 @@ class Core:
         self.wall = clock.wall
         self.monotonic = clock.monotonic
         self.envelope = envelope
+        self.is_dated = envelope is None or envelope.is_dated
+        """Whether what is stored tells its age."""
         self.bulkhead = bulkhead
         self.queues = queues
         self.suspects = Suspects()
@@ -176,7 +178,7 @@ class Core:
         if entry.fingerprint != fingerprint and entry.fingerprint and fingerprint:
             raise EntryError("of another return type or version")
         now = self.wall()
-        if (entry.stored_at or now) <= self.distrusted_until:
+        if (entry.stored_at if self.is_dated else now) <= self.distrusted_until:
             return entry, MISS
         return entry, decide(entry, now, policy.freshness)
 
@@ -349,8 +351,8 @@ class Core:
         now = self.monotonic()
         for key in doubted:
             if not self.suspects.add(key, until=now + seconds, now=now):
-                # a value alone does not say when it was stored: nothing that may be older is served
-                doubted_for = max(seconds, MAX_SKEW) if type(self.envelope) is Bare else MAX_SKEW
+                # where nothing says when it was stored, nothing that may be older is served
+                doubted_for = MAX_SKEW if self.is_dated else max(seconds, MAX_SKEW)
                 self.distrusted_until = max(self.distrusted_until, self.wall() + doubted_for)
 
     def refused(

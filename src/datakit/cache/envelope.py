@@ -17,7 +17,9 @@ _HEADER = struct.Struct(">3sBIIdd")  # both
 
 
 class Envelope(Protocol):
-    """Makes bytes of entries, and entries of bytes."""
+    """Makes bytes of entries, and entries of bytes. is_dated: whether these tell their age."""
+
+    is_dated: bool
 
     def pack(self, entry: Entry, key: str) -> bytes:
         """Return the bytes to store under `key`."""
@@ -34,6 +36,8 @@ class Envelope(Protocol):
 
 class SealedEnvelope:
     """A header with times, type and checksum, then the payload as the seal makes it."""
+
+    is_dated = True
 
     def __init__(self, seal: Seal) -> None:
         self._seal = seal
@@ -74,6 +78,8 @@ def _bound(key: str, flags: int, body: bytes) -> bytes:
 
 class Bare:
     """The payload alone, which other programs read and write; the server knows its TTL."""
+
+    is_dated = False
 
     def pack(self, entry: Entry, key: str) -> bytes:
         """Return the payload."""

@@ -74,7 +74,7 @@ def explained(core: Core, key: str, stored: Any, policy: Policy[Any]) -> Explana
     except (EntryError, CodecError) as exc:
         return Explanation(key, MISS.value, f"of no use: {exc}", size)
     now = core.wall()
-    is_dated = entry.stored_at > 0  # not without an envelope
+    is_dated = core.is_dated
     age = now - entry.stored_at if is_dated else None
     fresh_for = entry.fresh_until - now if is_dated else None
     if decision is MISS and now < entry.served_from:

@@ -14,6 +14,7 @@ import pytest
 from datakit import events
 from datakit.cache import Cache
 from datakit.testing import FakeClock, FaultProxy, RedisServer
+from datakit.testing._wait import until
 
 
 @dataclass
@@ -188,10 +189,7 @@ def seen() -> Iterator[list[events.Event]]:
 
 def wait_until_held(proxy: FaultProxy) -> None:
     """Return once the server has answered, and the answer is held back."""
-    until = time.monotonic() + 5
-    while not proxy.bytes_held:
-        assert time.monotonic() < until
-        time.sleep(0.001)
+    until(lambda: proxy.bytes_held > 0, "answer that is held back")
 
 
 @pytest.fixture

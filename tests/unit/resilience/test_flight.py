@@ -306,20 +306,26 @@ def test_no_interrupt_of_the_first_leaves_others_waiting() -> None:
 
 
 def test_an_error_does_not_grow_with_those_who_wait_for_it() -> None:
-    flights, work = SingleFlight[int](), Work(error=ValueError("nothing there"))
+    flights = SingleFlight[int]()
+    started, gate = threading.Event(), threading.Event()
+
+    def fail() -> int:
+        started.set()
+        assert gate.wait(10)
+        raise ValueError("nothing there")
 
     def call() -> int:
         try:
-            flights.run("k", work)
+            flights.run("k", fail)
         except ValueError as exc:
             return len(traceback.extract_tb(exc.__traceback__))
         raise AssertionError
 
     with ThreadPoolExecutor(30) as pool:
         crowd = [pool.submit(call) for _ in range(30)]
-        assert work.started.wait(10)
-        time.sleep(0.1)
-        work.gate.set()
+        assert started.wait(10)
+        until(lambda: all(one.running() for one in crowd), "start of all")
+        gate.set()
         assert max(one.result() for one in crowd) < 10
 
 
